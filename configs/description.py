@@ -1,0 +1,105 @@
+"""What the broker needs to know about one model: the finished result of reading its configuration.
+
+Made by `configs.model.describe` in the repository process, sent over the fabric as plain data (`to_wire`),
+kept by the broker's core. Nothing here reads a file. Durations are seconds; byte sizes are bytes.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One declared input or output. `datatype` is the V2 name (`FP32`, `BYTES`), `""` accepts any.
+
+    `dims` is without the batch dimension, -1 is any size; None leaves the shape unchecked.
+    `reshape` is the shape the backend wants instead (None: as sent).
+    """
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...] | None
+    reshape: tuple[int, ...] | None = None
+    optional: bool = False
+    label_filename: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicBatching:
+    """The `dynamic_batching` block; `preferred_batch_size` is never empty once normalised."""
+
+    preferred_batch_size: tuple[int, ...]
+    max_queue_delay: float = 0.0
+    preserve_ordering: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance to run: a line of an `instance_group` multiplied by `count` (and by `gpus`).
+
+    `signature` is equal for instances that can stand in for each other (device and group, less name and count).
+    `visible_devices` is the worker's CUDA_VISIBLE_DEVICES: `""` for KIND_CPU, one device for KIND_GPU, None to
+    inherit the server's (KIND_MODEL).
+    """
+
+    name: str
+    kind: str
+    device: str
+    visible_devices: str | None
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """One model as configured: everything the broker schedules on and everything a worker is told at load."""
+
+    name: str
+    path: str  # the model's directory
+    backend: str
+    platform: str
+    versions: tuple[int, ...]  # those that the version policy selects, ascending
+    max_batch_size: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    instances: tuple[Instance, ...]
+    dynamic_batching: DynamicBatching | None
+    decoupled: bool
+    parameters: dict[str, str]
+    config: dict[str, Any]  # the normalised ModelConfig in its JSON form (snake_case, defaults printed)
+    fingerprint: str  # changes exactly when the workers have to be reloaded
+    version_fingerprints: dict[int, str] = field(default_factory=dict)  # per version: its files
+    warnings: tuple[str, ...] = ()
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain data for msgpack."""
+        return asdict(self)
+
+    @staticmethod
+    def from_wire(data: dict[str, Any]) -> "ModelDescription":
+        """The mirror of `to_wire`: lists become tuples again."""
+        batching = data["dynamic_batching"]
+        return ModelDescription(
+            **{
+                **data,
+                "versions": tuple(data["versions"]),
+                "inputs": tuple(_tensor(t) for t in data["inputs"]),
+                "outputs": tuple(_tensor(t) for t in data["outputs"]),
+                "instances": tuple(Instance(**i) for i in data["instances"]),
+                "dynamic_batching": batching
+                and DynamicBatching(
+                    **{**batching, "preferred_batch_size": tuple(batching["preferred_batch_size"])}
+                ),
+                "warnings": tuple(data["warnings"]),
+            }
+        )
+
+
+def _tensor(data: dict[str, Any]) -> TensorSpec:
+    dims, reshape = data["dims"], data["reshape"]
+    return TensorSpec(
+        **{
+            **data,
+            "dims": None if dims is None else tuple(dims),
+            "reshape": None if reshape is None else tuple(reshape),
+        }
+    )
