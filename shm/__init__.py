@@ -1,0 +1,1 @@
+"""Tensors and the shared memory they travel in: a leaf that knows tensors, not requests."""

@@ -1,0 +1,39 @@
+"""What every child process does first: find its place on the fabric and make sure to die with the broker."""
+
+import ctypes
+import os
+import signal
+import sys
+from typing import NamedTuple
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Place(NamedTuple):
+    """A child's place: the broker's socket, the child's token (its name on the fabric), the server's id.
+
+    `descriptor` is the file descriptor that it inherits: a listening socket for an HTTP or metrics frontend, the
+    status page for a worker, -1 for others.
+    """
+
+    socket: str
+    token: str
+    server: str
+    descriptor: int
+
+
+def take_place(argv: list[str]) -> Place:
+    """Read `SOCKET TOKEN SERVER BROKER_PID DESCRIPTOR` from the command line.
+
+    Exits if the broker is not our parent (any more).
+    """
+    try:
+        socket, token, server, parent, inherited = argv[:5]
+        broker, descriptor = int(parent), int(inherited)
+    except ValueError:
+        sys.exit("this module is started by the broker: python -m broker --help")
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != broker:
+        sys.exit("the broker is gone")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the broker decides
+    return Place(socket, token, server, descriptor)

@@ -1,0 +1,243 @@
+"""The asyncio side of the fabric, for frontends: requests out, responses in, and whose shared memory is whose."""
+
+import asyncio
+import itertools
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from broker.child import Place
+from broker.messages import (
+    PROTOCOL,
+    Answer,
+    Beat,
+    Cancel,
+    Directory,
+    Hello,
+    Infer,
+    Message,
+    RegionClosed,
+    RegionDropped,
+    RegionOpened,
+    Response,
+    Stop,
+    Welcome,
+)
+from broker.transport import Dealer
+from shm.arena import INLINE, Arena, ArenaFull, ArenaSettings, Block, Buffer, inline
+from shm.ref import TensorRef
+from shm.region import name_for
+from shm.tensor import Regions
+
+BEAT_SECONDS = 1.0
+ADMISSION_SECONDS = 5.0
+"""How long a request waits for shared memory before it is refused."""
+ROOM_SECONDS = 0.25
+"""How often a waiting request looks again without being told: memory may be freed by others."""
+
+
+class _Pending(NamedTuple):
+    """A request that the broker has not answered."""
+
+    future: asyncio.Future[Any]
+    blocks: list[Block]
+
+
+class Client:
+    """One per frontend process. All methods belong to the event loop's thread.
+
+    Use: `await connect()`, then `infer` / `ask`. Inputs are put into blocks with `place`; the blocks of a request are
+    handed to `infer`, which gives them back when the broker's answer is in (also after a cancel).
+    """
+
+    def __init__(self, place: Place, role: str, on_stop: Callable[[], None]) -> None:
+        """Nothing happens before `connect`; `on_stop` is called when the broker asks the process to end."""
+        self._role = role
+        self._on_stop = on_stop
+        self._dealer = Dealer(place.socket, place.token)
+        self._names = (name_for(place.server, place.token, number) for number in itertools.count())
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, _Pending] = {}
+        self._outgoing: list[Message] = []
+        self._welcome: asyncio.Future[Welcome] | None = None
+        self._directory = Directory({}, {})
+        self._arenas: dict[str, Arena] = {}
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.regions = Regions()
+
+    async def connect(self) -> Welcome:
+        """Say hello and wait for the broker's welcome."""
+        loop = asyncio.get_running_loop()
+        self._welcome = loop.create_future()
+        loop.add_reader(self._dealer.fileno(), self._receive)
+        self._send(Hello(PROTOCOL, self._role, os.getpid()))
+        welcome = await self._welcome
+        self._beat()
+        return welcome
+
+    # ------------------------------------------------------------------------------------------- requests
+
+    def number(self) -> int:
+        """A fresh number for a request."""
+        return next(self._numbers)
+
+    async def infer(self, request: Infer, blocks: list[Block]) -> Response:
+        """Send a request whose inputs lie in `blocks`; its response (outputs still to be read, see `done_with`).
+
+        When the caller is cancelled the broker is told, and a response that comes later is dropped here.
+        """
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._pending[request.request] = _Pending(future, blocks)
+        self._send(request)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if request.request in self._pending:
+                self._send(Cancel(request.request))
+            elif not future.cancelled():
+                self.done_with(future.result().outputs)
+            raise
+
+    async def ask(self, question: Message, number: int) -> Answer:
+        """Send one of the Get messages, whose request number is `number`, and wait for its answer."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._pending[number] = _Pending(future, [])
+        self._send(question)
+        return await future
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that the broker has not answered."""
+        return len(self._pending)
+
+    # ------------------------------------------------------------------------------------------- tensors
+
+    def arena(self, model: str) -> Arena:
+        """The arena for a model's inputs: one for each backend, of the size that the backend's settings ask for."""
+        backend = self._directory.backends.get(model, "")
+        arena = self._arenas.get(backend)
+        if arena is None:
+            sizes = self._directory.arenas.get(backend) or self._directory.arenas[""]
+            arena = self._arenas[backend] = Arena(
+                ArenaSettings(backend, *sizes),
+                self._names,
+                lambda name: self._send(RegionOpened(name)),
+                lambda name: self._send(RegionClosed(name)),
+            )
+            arena.open()
+        return arena
+
+    async def allocate(self, model: str, byte_size: int) -> Block:
+        """A block for input bytes; waits for room, ADMISSION_SECONDS at most. Raises ArenaFull."""
+        arena = self.arena(model)
+        deadline = time.monotonic() + ADMISSION_SECONDS
+        while True:
+            try:
+                return arena.allocate(byte_size)
+            except ArenaFull as error:
+                remaining = deadline - time.monotonic()
+                if error.is_final or remaining <= 0:
+                    raise
+                await self._room(min(remaining, ROOM_SECONDS))
+
+    async def store(
+        self, model: str, name: str, datatype: str, shape: tuple[int, ...], data: Buffer, blocks: list[Block]
+    ) -> TensorRef:
+        """Put an input's bytes where workers can read them; its block, if it needs one, is added to `blocks`.
+
+        Raises ArenaFull.
+        """
+        if len(data) <= INLINE:
+            return inline(name, datatype, shape, data)
+        block = await self.allocate(model, len(data))
+        blocks.append(block)
+        return block.store(name, datatype, shape, data)
+
+    def release(self, blocks: list[Block]) -> None:
+        """Give back blocks of a request that was never sent, or whose answer has come."""
+        for block in blocks:
+            block.release()
+        self._wake()
+
+    def done_with(self, outputs: tuple[TensorRef, ...]) -> None:
+        """The outputs of a response have been read: their blocks go back to their owner."""
+        for ref in outputs:
+            self.regions.mark_done(ref)
+
+    async def _room(self, seconds: float) -> None:
+        """Wait until some block comes back, or for `seconds` (memory may come from elsewhere)."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            await asyncio.wait_for(future, seconds)
+        except TimeoutError:
+            return
+        finally:
+            if future in self._waiting:
+                self._waiting.remove(future)
+
+    def _wake(self) -> None:
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+
+    # ------------------------------------------------------------------------------------------- fabric
+
+    def _send(self, message: Message) -> None:
+        """Queue a message; everything queued in one turn of the loop leaves as one list."""
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing.append(message)
+
+    def _flush(self) -> None:
+        self._dealer.send(self._outgoing)
+        self._outgoing = []
+        self._receive()  # a send may have swallowed the edge that announces input
+
+    def _receive(self) -> None:
+        for message in self._dealer.receive():
+            self._handle(message)
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Response():
+                self._respond(message)
+            case Answer():
+                pending = self._pending.pop(message.request, None)
+                if pending is not None and not pending.future.done():
+                    pending.future.set_result(message)
+            case RegionOpened(name):
+                self.regions.open(name)
+            case RegionClosed(name):
+                self.regions.close(name)
+                self._send(RegionDropped(name))
+            case Directory():
+                self._directory = message
+            case Welcome():
+                if self._welcome is not None and not self._welcome.done():
+                    self._welcome.set_result(message)
+            case Stop():
+                self._on_stop()
+            case _:
+                return
+
+    def _respond(self, response: Response) -> None:
+        pending = self._pending.pop(response.request, None)
+        if pending is None:
+            return
+        self.release(pending.blocks)
+        if pending.future.done():
+            self.done_with(response.outputs)
+        else:
+            pending.future.set_result(response)
+
+    def _beat(self) -> None:
+        for arena in self._arenas.values():
+            arena.trim()
+        self.regions.retry_close()
+        used = sum(arena.used_byte_size for arena in self._arenas.values())
+        self._send(Beat(used, sum(arena.byte_size for arena in self._arenas.values())))
+        asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)

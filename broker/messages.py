@@ -1,0 +1,452 @@
+"""Every message on the fabric, and the error codes they carry. Pure: packing and checking, no sockets.
+
+A message is a NamedTuple; on the wire it is `[tag, *fields]` in msgpack, and everything one peer has for another in
+one loop turn leaves as one packed list. Decoding checks tags, field counts and types, so that what the receiver
+handles is well formed; `ProtocolError` names what was not.
+"""
+
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+from typing import Any, NamedTuple, TypeAlias, get_args, get_origin
+
+import msgpack
+
+from shm.ref import TensorRef
+
+PROTOCOL = 1
+"""Version of these messages; a peer says it in its Hello."""
+
+
+class ProtocolError(ValueError):
+    """A peer sent something that is no message of ours."""
+
+
+class ErrorCode(IntEnum):
+    """Neutral error codes, with Triton's numbers (`TRITONSERVER_Error_Code`); frontends map them to their protocol."""
+
+    OK = -1
+    UNKNOWN = 0
+    INTERNAL = 1
+    NOT_FOUND = 2
+    INVALID_ARG = 3
+    UNAVAILABLE = 4
+    UNSUPPORTED = 5
+    ALREADY_EXISTS = 6
+    CANCELLED = 7
+
+
+Parameters: TypeAlias = dict[str, Any]
+"""Custom request or response parameters: str, int, bool or float by name."""
+
+# ----------------------------------------------------------------------------------------------- every peer
+
+
+class Hello(NamedTuple):
+    """The first message of a peer. `role` is one of the names in `supervisor.ROLES`."""
+
+    protocol: int
+    role: str
+    pid: int
+
+
+class Beat(NamedTuple):
+    """A peer whose loop turns says so about once a second. `shm_used` and `shm_mapped` are its arenas' bytes."""
+
+    shm_used: int
+    shm_mapped: int
+
+
+class RegionOpened(NamedTuple):
+    """A producer has made a region: the broker passes it on, its readers map it."""
+
+    name: str
+
+
+class RegionClosed(NamedTuple):
+    """A region is gone (its owner dropped it or died): readers unmap it and answer RegionDropped when asked to."""
+
+    name: str
+
+
+class RegionDropped(NamedTuple):
+    """A reader will not open this region any more, nor read a reference into it that is yet to come."""
+
+    name: str
+
+
+class PeerGone(NamedTuple):
+    """The process behind this token is dead: blocks that it was reading are free again."""
+
+    peer: str
+
+
+class Stop(NamedTuple):
+    """Finish and exit. `reason` is for the log."""
+
+    reason: str
+
+
+class Log(NamedTuple):
+    """A line for the server's log; level is one of `IWEV`."""
+
+    level: str
+    text: str
+
+
+# ----------------------------------------------------------------------------------------------- frontends -> broker
+
+
+class Infer(NamedTuple):
+    """One inference request. `request` is the frontend's own number for it, `request_id` the client's.
+
+    `version` -1 asks for the newest that is ready; `outputs` empty asks for all. `is_raw` marks a body without a
+    description: its single input has no name, datatype or shape yet, and 4 bytes of room before its data.
+    `timeout_us` and `priority` are the request parameters of those names (0: not given); `received` is when the
+    request arrived, in seconds of the monotonic clock.
+    """
+
+    request: int
+    model: str
+    version: int
+    request_id: str
+    inputs: tuple[TensorRef, ...]
+    outputs: tuple[str, ...]
+    parameters: Parameters
+    correlation_id: int | str
+    flags: int
+    priority: int
+    timeout_us: int
+    is_raw: bool
+    received: float
+
+
+class Cancel(NamedTuple):
+    """The client of this request is gone; its Response still comes."""
+
+    request: int
+
+
+class GetServerReady(NamedTuple):
+    """Is the server ready? Answer: `{"live": bool, "ready": bool}`."""
+
+    request: int
+
+
+class GetModelReady(NamedTuple):
+    """Is a model's version ready? Answer: `{"ready": bool}`, also for unknown models."""
+
+    request: int
+    model: str
+    version: int
+
+
+class GetModelMetadata(NamedTuple):
+    """Answer: `{"name", "versions", "platform", "inputs": [{"name", "datatype", "shape"}], "outputs"}`."""
+
+    request: int
+    model: str
+    version: int
+
+
+class GetModelConfig(NamedTuple):
+    """Answer: the normalised ModelConfig in its JSON form."""
+
+    request: int
+    model: str
+    version: int
+
+
+class GetStatistics(NamedTuple):
+    """Answer: `{"model_stats": [...]}` in the form of the statistics extension; model `""` asks for all."""
+
+    request: int
+    model: str
+    version: int
+
+
+class GetMetrics(NamedTuple):
+    """Answer: everything the metrics page shows (`broker.statistics.snapshot`)."""
+
+    request: int
+
+
+# ----------------------------------------------------------------------------------------------- broker -> frontends
+
+
+class Welcome(NamedTuple):
+    """The answer to a frontend's Hello: its options, and what clients are told about the server."""
+
+    options: dict[str, Any]
+
+
+class Directory(NamedTuple):
+    """Which backend serves each model, and each backend's shm settings `(default, growth, max)` in bytes.
+
+    Sent whole whenever it changes. A stale copy costs a frontend only its choice of arena.
+    """
+
+    backends: dict[str, str]
+    arenas: dict[str, tuple[int, int, int]]
+
+
+class Response(NamedTuple):
+    """The answer to Infer, once for each: after it the request's input blocks are free.
+
+    `code` is OK or the error's; `model` and `version` are those that executed.
+    """
+
+    request: int
+    code: int
+    error: str
+    model: str
+    version: int
+    outputs: tuple[TensorRef, ...]
+    parameters: Parameters
+
+
+class Answer(NamedTuple):
+    """The answer to one of the Get messages."""
+
+    request: int
+    code: int
+    error: str
+    content: Any
+
+
+# ----------------------------------------------------------------------------------------------- broker -> workers
+
+
+class Load(NamedTuple):
+    """What a worker is to be: one instance of one version of one model.
+
+    `config` is the ModelConfig as JSON text, `settings` the backend's command-line configuration, `arena` the shm
+    sizes (default, growth, max) in bytes.
+    """
+
+    model: str
+    version: int
+    instance: str
+    backend: str
+    model_directory: str
+    kind: str
+    device_id: int
+    config: str
+    settings: dict[str, str]
+    arena: tuple[int, int, int]
+    log_verbose: int
+
+
+class Item(NamedTuple):
+    """One request of a batch. `reader` is the peer that will read its outputs."""
+
+    request_id: str
+    inputs: tuple[TensorRef, ...]
+    outputs: tuple[str, ...]
+    parameters: Parameters
+    correlation_id: int | str
+    flags: int
+    priority: int
+    timeout_us: int
+    reader: str
+
+
+class Execute(NamedTuple):
+    """Run these requests together. `attempt` is never used twice."""
+
+    attempt: int
+    items: tuple[Item, ...]
+
+
+# ----------------------------------------------------------------------------------------------- workers -> broker
+
+
+class Loaded(NamedTuple):
+    """The instance is ready. Inputs and outputs as `(name, datatype, dims or None)` where the config has none."""
+
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+
+
+class LoadFailed(NamedTuple):
+    """The instance cannot be loaded, and trying again would not help."""
+
+    code: int
+    error: str
+
+
+class Result(NamedTuple):
+    """What became of one request of a batch."""
+
+    code: int
+    error: str
+    outputs: tuple[TensorRef, ...]
+    parameters: Parameters
+
+
+class Executed(NamedTuple):
+    """A batch is done; one result for each of its items, in order.
+
+    The times are nanoseconds of the monotonic clock: execution began, inputs were ready, outputs were computed,
+    outputs were written.
+    """
+
+    attempt: int
+    results: tuple[Result, ...]
+    times: tuple[int, int, int, int]
+
+
+# ----------------------------------------------------------------------------------------------- repository -> broker
+
+
+class ModelDescribed(NamedTuple):
+    """A model as it should be served now (`configs.description.ModelDescription.to_wire`)."""
+
+    description: dict[str, Any]
+
+
+class ModelRejected(NamedTuple):
+    """A model's configuration is wrong. What is served stays; a model never loaded is listed with the reason."""
+
+    model: str
+    error: str
+
+
+class ModelRemoved(NamedTuple):
+    """The model is no longer in the repository."""
+
+    model: str
+
+
+class RepositoryScanned(NamedTuple):
+    """The first look at the whole repository is complete; every model was described or rejected before this."""
+
+
+class MemorySampled(NamedTuple):
+    """Proportional set size by process id, in bytes."""
+
+    pss: dict[int, int]
+
+
+class Sample(NamedTuple):
+    """Asks the repository process to sample these processes' memory."""
+
+    pids: tuple[int, ...]
+
+
+Message: TypeAlias = (
+    Hello
+    | Beat
+    | RegionOpened
+    | RegionClosed
+    | RegionDropped
+    | PeerGone
+    | Stop
+    | Log
+    | Infer
+    | Cancel
+    | GetServerReady
+    | GetModelReady
+    | GetModelMetadata
+    | GetModelConfig
+    | GetStatistics
+    | GetMetrics
+    | Welcome
+    | Directory
+    | Response
+    | Answer
+    | Load
+    | Execute
+    | Loaded
+    | LoadFailed
+    | Executed
+    | ModelDescribed
+    | ModelRejected
+    | ModelRemoved
+    | RepositoryScanned
+    | MemorySampled
+    | Sample
+)
+
+_CLASSES: tuple[type[Any], ...] = get_args(Message)
+_TAGS: dict[type[Any], int] = {cls: tag for tag, cls in enumerate(_CLASSES)}
+
+MAX_MESSAGE = 1 << 30
+"""Bytes of one packed list; more is a broken peer."""
+
+
+def encode(messages: Iterable[Message]) -> bytes:
+    """Pack messages for one peer into one list."""
+    packed: bytes = msgpack.packb([(_TAGS[type(m)], *m) for m in messages])
+    return packed
+
+
+def decode(data: bytes) -> list[Message]:
+    """The mirror of `encode`. Raises ProtocolError."""
+    if len(data) > MAX_MESSAGE:
+        raise ProtocolError(f"a message list of {len(data)} bytes")
+    try:
+        entries = msgpack.unpackb(data, use_list=False, strict_map_key=False)
+    except Exception as error:
+        raise ProtocolError(f"not msgpack: {error}") from None
+    if type(entries) is not tuple:
+        raise ProtocolError("not a list of messages")
+    return [_rebuild(entry) for entry in entries]
+
+
+def _rebuild(entry: Any) -> Message:
+    try:
+        cls = _CLASSES[entry[0]]
+        message: Message = _checked(cls, entry[1:])
+        convert = _CONVERT.get(cls)
+        return message if convert is None else convert(message)
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise ProtocolError(f"malformed message: {error}") from None
+
+
+def _checked(cls: type[Any], fields: tuple[Any, ...]) -> Any:
+    values = cls(*fields)
+    for value, accepted in zip(values, _ACCEPTED[cls], strict=True):
+        if type(value) not in accepted:
+            raise ValueError(f"{cls.__name__} has a {type(value).__name__} out of place")
+    return values
+
+
+def _refs(values: tuple[Any, ...]) -> tuple[TensorRef, ...]:
+    return tuple([TensorRef.from_wire(v) for v in values])
+
+
+def _item(fields: Any) -> Item:
+    item: Item = _checked(Item, fields)
+    return item._replace(inputs=_refs(item.inputs))
+
+
+def _result(fields: Any) -> Result:
+    result: Result = _checked(Result, fields)
+    return result._replace(outputs=_refs(result.outputs))
+
+
+_CONVERT: dict[type[Any], Callable[[Any], Message]] = {
+    Infer: lambda m: m._replace(inputs=_refs(m.inputs)),
+    Response: lambda m: m._replace(outputs=_refs(m.outputs)),
+    Execute: lambda m: m._replace(items=tuple([_item(i) for i in m.items])),
+    Executed: lambda m: m._replace(results=tuple([_result(r) for r in m.results])),
+}
+
+_BASES: dict[Any, frozenset[type[Any]]] = {
+    int: frozenset({int}),
+    str: frozenset({str}),
+    bool: frozenset({bool}),
+    float: frozenset({float, int}),
+    int | str: frozenset({int, str}),
+    Parameters: frozenset({dict}),
+}
+_ANY = frozenset({int, str, bool, float, dict, tuple, bytes, type(None)})
+
+
+def _accepted(annotation: Any) -> frozenset[type[Any]]:
+    if annotation is Any:
+        return _ANY
+    return _BASES.get(annotation) or frozenset({get_origin(annotation) or annotation})
+
+
+_ACCEPTED = {cls: tuple(_accepted(a) for a in cls.__annotations__.values()) for cls in (*_CLASSES, Item, Result)}
