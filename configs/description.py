@@ -86,9 +86,7 @@ class ModelDescription:
                 "outputs": tuple(_tensor(t) for t in data["outputs"]),
                 "instances": tuple(Instance(**i) for i in data["instances"]),
                 "dynamic_batching": batching
-                and DynamicBatching(
-                    **{**batching, "preferred_batch_size": tuple(batching["preferred_batch_size"])}
-                ),
+                and DynamicBatching(**{**batching, "preferred_batch_size": tuple(batching["preferred_batch_size"])}),
                 "warnings": tuple(data["warnings"]),
             }
         )

@@ -1,0 +1,107 @@
+"""`backend_config`: settings of backends by key, and the sizes of shared memory that follow from them."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+BackendSettings = Mapping[str, Mapping[str, str]]  # by backend, `""` holds for all; then by key
+
+MIB = 1 << 20
+_FORMAT = "--backend-config option format is '<backend name>,<setting>=<value>'. Got"
+
+_SHM_DEFAULT = ("shm-default-byte-size", "shm-default-size")
+_SHM_GROWTH = ("shm-growth-byte-size",)
+_SHM_MAX = ("shm-max-byte-size",)
+USED = {*_SHM_DEFAULT, *_SHM_GROWTH, *_SHM_MAX, "default-max-batch-size"}
+
+# Triton's own keys that mean nothing in this server.
+_WITHOUT_EFFECT = {
+    "additional-dependency-dirs",
+    "allow-soft-placement",
+    "auto-complete-config",
+    "backend-directory",
+    "coalesce-request-input",
+    "enable-global-threadpool",
+    "enable-memory-tracker",
+    "execution-policy",
+    "gpu-memory-fraction",
+    "inter_op_thread_count",
+    "intra_op_thread_count",
+    "min-compute-capability",
+    "plugins",
+    "release_after_unload",
+    "shm-region-prefix-name",
+    "shm_message_queue_size",
+    "stub-timeout-seconds",
+    "thread-pool-size",
+    "version",
+    "version-compatible",
+}
+
+
+def parse_flag(text: str) -> tuple[str, str, str]:
+    """`backend,key=value` or `key=value` as (backend or `""`, key, value). Raises ValueError."""
+    backend, comma, rest = text.partition(",")
+    if not comma:
+        backend, rest = "", text
+    elif not backend:
+        raise ValueError(f"No backend specified. {_FORMAT} {text}")
+    key, equals, value = rest.partition("=")
+    if not (equals and key and value):
+        raise ValueError(f"{_FORMAT} {text}")
+    return backend, key, value
+
+
+def notes(settings: BackendSettings, backends: Iterable[str]) -> list[str]:
+    """Warnings about keys, and names of backends, that have no effect."""
+    known = {"", *backends}
+    lines = [f"backend_config: there is no backend '{name}' here" for name in settings if name not in known]
+    for backend, keys in settings.items():
+        for key in keys.keys() - USED:
+            shown = f"{backend},{key}" if backend else key
+            why = "has no effect here" if key in _WITHOUT_EFFECT else "is not known, it has no effect"
+            lines.append(f"backend_config: '{shown}' {why}")
+    return sorted(lines)
+
+
+def shm_sizes(settings: BackendSettings, backend: str) -> tuple[int, int, int]:
+    """(default, growth, max) bytes of an arena of a backend; max 0: no limit of its own.
+
+    The backend's keys win over those for all backends. Raises ValueError naming key and value.
+    """
+    scopes = [settings.get(backend, {}), settings.get("", {})]
+    initial = _size(scopes, _SHM_DEFAULT, 64 * MIB)
+    growth = _size(scopes, _SHM_GROWTH, 64 * MIB)
+    limit = _size(scopes, _SHM_MAX, 0)
+    if 0 < limit < initial:
+        raise ValueError(f"{_SHM_MAX[0]} ({limit}) is less than {_SHM_DEFAULT[0]} ({initial})")
+    return initial, growth, limit
+
+
+def default_max_batch_size(settings: BackendSettings, backend: str) -> int:
+    """The batch size that auto-completion assumes for a model that can batch. Raises ValueError."""
+    key = "default-max-batch-size"
+    for scope in (settings.get(backend, {}), settings.get("", {})):
+        if key in scope:
+            if not re.fullmatch(r"[0-9]{1,9}", scope[key]):
+                raise ValueError(f"{key} is '{scope[key]}', expected an integer, 0 or more")
+            return int(scope[key])
+    return 4
+
+
+def _size(scopes: Iterable[Mapping[str, str]], spellings: tuple[str, ...], default: int) -> int:
+    for scope in scopes:
+        given = {key: scope[key] for key in spellings if key in scope}
+        if len(set(given.values())) > 1:
+            raise ValueError(" and ".join(f"{k} '{v}'" for k, v in given.items()) + " disagree: give one of them")
+        for key, value in given.items():
+            return _bytes(key, value)
+    return default
+
+
+def _bytes(key: str, value: str) -> int:
+    if not re.fullmatch(r"[0-9]+(_[0-9]+)*", value) or len(value) > 24:
+        raise ValueError(f"{key} is '{value}', expected a number of bytes such as 67108864")
+    size = int(value)
+    if not MIB <= size < 1 << 63 and not (size == 0 and key in _SHM_MAX):
+        raise ValueError(f"{key} is {value}, must be at least {MIB} (1 MiB)")
+    return size

@@ -1,0 +1,144 @@
+"""The machinery of settings: an option is declared once and read from flags and from server.pbtxt alike."""
+
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from configs.errors import nearest
+
+Scalar = bool | int | float | str
+
+_TRUE, _FALSE = ("true", "on", "1"), ("false", "off", "0")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting; `name` is its field in server.pbtxt and, with dashes, its flag."""
+
+    name: str
+    kind: type[Scalar]
+    help: str
+    default: Any = None
+    repeated: bool = False
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    form: str = ""  # how the value is written, if its kind does not say it
+    in_file: bool = True
+    takes_value: bool = True
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    def read(self, text: str) -> Scalar:
+        """The value written after the flag. Raises ValueError."""
+        if self.kind is bool:
+            return _boolean(text)
+        if self.kind is str:
+            return text
+        if self.kind is int:
+            if not re.fullmatch(r"[+-]?[0-9]{1,19}", text):
+                raise ValueError(f"'{text}' is not an integer")
+            return int(text)
+        try:
+            return float(text)
+        except ValueError:
+            raise ValueError(f"'{text}' is not a number") from None
+
+    def check(self, value: Scalar) -> None:
+        """Raises ValueError when the value is of the right kind but not allowed."""
+        if self.choices and value not in self.choices:
+            raise ValueError(f"'{value}' is none of {', '.join(self.choices)}")
+        if isinstance(value, str):
+            return
+        below = self.low is not None and not value >= self.low
+        if below or (self.high is not None and value > self.high):
+            bounds = f"{self.low:.16g} or more" if self.high is None else f"{self.low:.16g} to {self.high:.16g}"
+            raise ValueError(f"{value} is not allowed, must be {bounds}")
+
+
+def setting(default: Any, help: str, **more: Any) -> Any:
+    """A field of a dataclass of settings: its default and what `Option` says beyond name and type."""
+    return field(default=default, metadata={"help": help, **more})
+
+
+def declared(settings: type) -> tuple[Option, ...]:
+    """The options that a dataclass declares with `setting`; a tuple of paths is a repeatable string."""
+    hints = get_type_hints(settings)
+    options = []
+    for one in fields(settings):
+        if one.metadata:
+            repeated = hints[one.name] == tuple[Path, ...]
+            kind = str if repeated else hints[one.name]
+            options.append(Option(name=one.name, kind=kind, default=one.default, repeated=repeated, **one.metadata))
+    return tuple(options)
+
+
+@dataclass
+class Given:
+    """What the command line says: the texts of each option, by name, and what was wrong."""
+
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+
+
+def parse_flags(argv: Sequence[str], options: Iterable[Option]) -> Given:
+    """Split a command line into options: `--flag=value` or `--flag value`."""
+    known = {option.flag: option for option in options}
+    given = Given()
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        flag, equals, text = word.partition("=")
+        option = known.get(flag)
+        if not word.startswith("--"):
+            given.errors.append(f"Unexpected argument: {word}")
+        elif option is None:
+            given.errors.append(f'Bad option: "{flag}"{nearest(flag, known)}')
+        elif not option.takes_value:
+            given.texts.setdefault(option.name, []).append(text or "true")
+        elif not equals and not rest:
+            given.errors.append(f"{flag}: a value is missing, write {flag}=VALUE")
+        else:
+            given.texts.setdefault(option.name, []).append(text if equals else rest.pop(0))
+    return given
+
+
+def help_lines(groups: Mapping[str, Sequence[Option]]) -> str:
+    """The options as `--help` shows them, by group."""
+    lines = []
+    for title, options in groups.items():
+        lines.append(f"{title}:")
+        for option in options:
+            lines.append(f"  {option.flag}{_form(option)}")
+            lines += textwrap.wrap(
+                option.help + _default(option), 96, initial_indent=" " * 8, subsequent_indent=" " * 8
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _boolean(text: str) -> bool:
+    word = text.lower()
+    if word not in _TRUE + _FALSE:
+        raise ValueError(f"invalid value for bool option: {text} (true, on, 1, false, off or 0 is expected)")
+    return word in _TRUE
+
+
+def _form(option: Option) -> str:
+    if not option.takes_value:
+        return ""
+    names = {bool: "BOOLEAN", int: "INTEGER", float: "NUMBER", str: "TEXT"}
+    shown = option.form or "|".join(option.choices) or names[option.kind]
+    return f"={shown}" + (" (repeatable)" if option.repeated else "")
+
+
+def _default(option: Option) -> str:
+    if option.default in (None, "", ()) or not option.takes_value:
+        return ""
+    shown = str(option.default).lower() if isinstance(option.default, bool) else option.default
+    return f" Default: {shown}."

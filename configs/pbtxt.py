@@ -1,0 +1,395 @@
+"""Read protobuf text (config.pbtxt, server.pbtxt) by its schema, with errors that say where and what was expected.
+
+protobuf's own parser knows neither which fields were set nor where they stand, and stops with messages that
+name neither the file nor a way out; that is why this one exists. It accepts the same language.
+"""
+
+import math
+import re
+import struct
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from configs.errors import ConfigError, nearest
+from configs.tree import Field, Node, Position, enum_type, is_map, message_type
+
+MAX_BYTES = 16 << 20
+MAX_DEPTH = 64
+
+_TOKEN = re.compile(
+    r"""(?P<space>(?:\s|\#[^\n]*)+)
+    | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    | (?P<number>(?:0[xX][0-9a-fA-F]+ | (?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?))
+    | (?P<string>"(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*')
+    | (?P<mark>[{}\[\]<>:,;-])""",
+    re.VERBOSE,
+)
+_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
+_SIMPLE_ESCAPES = {
+    b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v",
+    b"\\": b"\\", b"'": b"'", b'"': b'"', b"?": b"?",
+}  # fmt: skip
+_CLOSING = {"{": "}", "<": ">", "[": "]"}
+_INTEGERS = {
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
+_BOOLEANS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
+
+
+def read(path: Path, schema: Descriptor, shown: str | None = None) -> Node:
+    """Parse a file; errors call it `shown` (by default its path). Raises ConfigError, also for I/O errors."""
+    name = shown or str(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read: {error.strerror or error}") from error
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{name}: is larger than {MAX_BYTES} bytes, too large for a configuration")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        raise ConfigError(f"{name}:{line}:{column}: is not UTF-8 text") from error
+    return parse(text, schema, name)
+
+
+def parse(text: str, schema: Descriptor, file: str) -> Node:
+    """Parse `text` as one message of `schema`; `file` is its name in positions and errors. Raises ConfigError."""
+    return _Parser(_Tokens(text, file)).message(schema, Position(file, 1, 1), "")
+
+
+class _Token(NamedTuple):
+    kind: str  # name, number, string, mark, end
+    text: str
+    offset: int
+
+    def __str__(self) -> str:
+        if self.kind == "end":
+            return "the end of the file"
+        shown = self.text if len(self.text) <= 40 else self.text[:40] + "..."
+        return shown if self.kind == "string" else f"'{shown}'"
+
+
+class _Tokens:
+    """The text cut into tokens, one ahead of the parser."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self._text = text.removeprefix("\ufeff")
+        self._file = file
+        self._lines = [0, *(match.end() for match in re.finditer("\n", self._text))]
+        self.next = self._read(0)
+
+    def take(self) -> _Token:
+        token = self.next
+        if token.kind != "end":
+            self.next = self._read(token.offset + len(token.text))
+        return token
+
+    def take_if(self, *marks: str) -> bool:
+        if self.next.kind == "mark" and self.next.text in marks:
+            self.take()
+            return True
+        return False
+
+    def position(self, offset: int) -> Position:
+        line = bisect_right(self._lines, offset)
+        return Position(self._file, line, offset - self._lines[line - 1] + 1)
+
+    def error(self, what: str, offset: int) -> ConfigError:
+        return ConfigError(f"{self.position(offset)}: {what}")
+
+    def _read(self, offset: int) -> _Token:
+        match = _TOKEN.match(self._text, offset)
+        if match and match.lastgroup == "space":
+            offset = match.end()
+            match = _TOKEN.match(self._text, offset)
+        if offset == len(self._text):
+            return _Token("end", "", offset)
+        if match is None:
+            if self._text[offset] in "\"'":
+                raise self.error("this string is not closed on its line", offset)
+            raise self.error(f"unexpected character {self._text[offset]!r}", offset)
+        token = _Token(match.lastgroup or "", match.group(), offset)
+        if token.kind == "number" and re.match(r"[\w.]", self._text[match.end() : match.end() + 1]):
+            run = re.match(r"[\w.]+", self._text[offset:])
+            raise self.error(f"'{run.group() if run else token.text}' is not a number", offset)
+        return token
+
+
+@dataclass(frozen=True)
+class _Parser:
+    """Recursive descent: one method per construct; every method raises ConfigError through `tokens.error`."""
+
+    tokens: _Tokens
+    depth: int = 0
+
+    def message(self, schema: Descriptor, position: Position, closing: str) -> Node:
+        """The fields up to `closing` (`""`: the end of the text), which is consumed."""
+        fields: dict[str, Any] = {}
+        positions: dict[str, Position] = {}
+        while not self._closed(position, closing):
+            token = self.tokens.take()
+            field = self._field_of(schema, token)
+            self._check_unique(field, fields, positions, token)
+            positions.setdefault(field.name, self.tokens.position(token.offset))
+            if not field.is_repeated:
+                fields[field.name] = self._value(field)
+            elif is_map(field):
+                entries = fields.setdefault(field.name, {})
+                entries.update((entry.get("key"), self._map_value(entry)) for entry in self._values(field))
+            else:
+                fields.setdefault(field.name, []).extend(self._values(field))
+            self.tokens.take_if(",", ";")
+        return Node(schema, {n: Field(_frozen(v), positions[n]) for n, v in fields.items()}, position)
+
+    def _closed(self, opened: Position, closing: str) -> bool:
+        token = self.tokens.next
+        if token.text == closing and token.kind in ("mark", "end"):
+            self.tokens.take()
+            return True
+        if token.kind == "end":
+            raise self.tokens.error(
+                f"the file ends, but the bracket opened at line {opened.line}, column {opened.column} "
+                f"is not closed: expected '{closing}'",
+                token.offset,
+            )
+        if token.kind == "mark" and token.text in _CLOSING.values():
+            where = (
+                f"expected '{closing}' for the bracket opened at line {opened.line}, column {opened.column}"
+                if closing
+                else "no bracket is open here"
+            )
+            raise self.tokens.error(f"unexpected '{token.text}': {where}", token.offset)
+        return False
+
+    def _field_of(self, schema: Descriptor, token: _Token) -> FieldDescriptor:
+        if token.kind != "name":
+            raise self.tokens.error(f"expected the name of a field of {schema.name}, got {token}", token.offset)
+        field: FieldDescriptor | None = schema.fields_by_name.get(token.text)
+        if field is None:
+            hint = nearest(token.text, schema.fields_by_name.keys())
+            raise self.tokens.error(f"unknown field '{token.text}' in {schema.name}{hint}", token.offset)
+        return field
+
+    def _check_unique(
+        self, field: FieldDescriptor, fields: dict[str, Any], positions: dict[str, Position], token: _Token
+    ) -> None:
+        if field.is_repeated:
+            return
+        if field.name in fields:
+            first = positions[field.name]
+            raise self.tokens.error(f"'{field.name}' is set twice, first at line {first.line}", token.offset)
+        others = field.containing_oneof.fields if field.containing_oneof else ()
+        for other in others:
+            if other.name in fields:
+                raise self.tokens.error(
+                    f"'{field.name}' cannot be set together with '{other.name}' of line "
+                    f"{positions[other.name].line}: choose one of them",
+                    token.offset,
+                )
+
+    def _map_value(self, entry: Node) -> Any:
+        value = entry.get("value")
+        if value is None:  # an entry without a value has an empty message
+            value = Node(message_type(entry.descriptor.fields_by_name["value"]), {}, entry.position)
+        return value
+
+    def _values(self, field: FieldDescriptor) -> list[Any]:
+        """What follows the name of a repeated field: one value, or a list in brackets."""
+        self._take_colon(field)
+        if self.tokens.next.text != "[":
+            return [self._bare_value(field)]
+        opened = self.tokens.position(self.tokens.take().offset)
+        values: list[Any] = []
+        if self.tokens.take_if("]"):
+            return values
+        while True:
+            values.append(self._bare_value(field))
+            if self.tokens.take_if("]"):
+                return values
+            if not self.tokens.take_if(","):
+                raise self.tokens.error(
+                    f"expected ',' or ']' in the list opened at line {opened.line}, column {opened.column}, "
+                    f"got {self.tokens.next}",
+                    self.tokens.next.offset,
+                )
+
+    def _value(self, field: FieldDescriptor) -> Any:
+        self._take_colon(field)
+        if self.tokens.next.text == "[":
+            raise self.tokens.error(f"'{field.name}' takes one value, not a list", self.tokens.next.offset)
+        return self._bare_value(field)
+
+    def _take_colon(self, field: FieldDescriptor) -> None:
+        if not self.tokens.take_if(":") and field.message_type is None:
+            raise self.tokens.error(
+                f"expected ':' after '{field.name}', got {self.tokens.next}", self.tokens.next.offset
+            )
+
+    def _bare_value(self, field: FieldDescriptor) -> Any:
+        if field.message_type is not None:
+            return self._nested(field)
+        token = self.tokens.next
+        if token.kind == "end" or token.text in ("}", "]", ">", ",", ";", ":"):
+            raise self.tokens.error(f"expected {_kind(field)} for '{field.name}', got {token}", token.offset)
+        return _SCALARS[field.cpp_type](self, field)
+
+    def _nested(self, field: FieldDescriptor) -> Node:
+        token = self.tokens.take()
+        if token.kind != "mark" or token.text not in ("{", "<"):
+            raise self.tokens.error(f"expected '{{' to open '{field.name}', got {token}", token.offset)
+        if self.depth >= MAX_DEPTH:
+            raise self.tokens.error(f"messages are nested more than {MAX_DEPTH} deep", token.offset)
+        inner = _Parser(self.tokens, self.depth + 1)
+        return inner.message(message_type(field), self.tokens.position(token.offset), _CLOSING[token.text])
+
+    def _wrong(self, field: FieldDescriptor, token: _Token) -> ConfigError:
+        return self.tokens.error(f"expected {_kind(field)} for '{field.name}', got {token}", token.offset)
+
+    def integer(self, field: FieldDescriptor) -> int:
+        start = self.tokens.next
+        sign = -1 if self.tokens.take_if("-") else 1
+        token = self.tokens.take()
+        value = _integer(token)
+        if value is None:
+            raise self._wrong(field, start if sign > 0 else token)
+        return self._in_range(field, sign * value, start)
+
+    def _in_range(self, field: FieldDescriptor, value: int, token: _Token) -> int:
+        low, high = _INTEGERS[field.cpp_type]
+        if not low <= value <= high:
+            raise self.tokens.error(f"{value} is out of range for '{field.name}': {low} to {high}", token.offset)
+        return value
+
+    def floating(self, field: FieldDescriptor) -> float:
+        start = self.tokens.next
+        sign = -1.0 if self.tokens.take_if("-") else 1.0
+        token = self.tokens.take()
+        value = _float(token)
+        if value is None:
+            raise self._wrong(field, start if sign > 0 else token)
+        if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT:
+            value = _single(value)
+        return sign * value
+
+    def boolean(self, field: FieldDescriptor) -> bool:
+        token = self.tokens.take()
+        if token.kind == "name" and token.text in _BOOLEANS:
+            return _BOOLEANS[token.text]
+        value = _integer(token)
+        if value not in (0, 1):
+            raise self._wrong(field, token)
+        return bool(value)
+
+    def string(self, field: FieldDescriptor) -> str:
+        if self.tokens.next.kind != "string":
+            raise self._wrong(field, self.tokens.next)
+        first = self.tokens.next
+        parts = []
+        while self.tokens.next.kind == "string":
+            parts.append(self._unescape(self.tokens.take()))
+        try:
+            return b"".join(parts).decode()
+        except UnicodeDecodeError:
+            raise self.tokens.error(f"the escapes in '{field.name}' do not make up UTF-8 text", first.offset) from None
+
+    def _unescape(self, token: _Token) -> bytes:
+        def replace(match: re.Match[bytes]) -> bytes:
+            octal, hexadecimal, short, long, simple = match.groups()
+            if octal is not None and int(octal, 8) < 256:
+                return bytes([int(octal, 8)])
+            if hexadecimal is not None:
+                return bytes([int(hexadecimal, 16)])
+            code = short or long
+            if code is not None and int(code, 16) <= 0x10FFFF and not 0xD800 <= int(code, 16) <= 0xDFFF:
+                return chr(int(code, 16)).encode()
+            if simple in _SIMPLE_ESCAPES:
+                return _SIMPLE_ESCAPES[simple]
+            raise self.tokens.error(f"unknown escape '{match.group().decode(errors='replace')}'", token.offset)
+
+        return _ESCAPE.sub(replace, token.text[1:-1].encode())
+
+    def enum(self, field: FieldDescriptor) -> str:
+        enum = enum_type(field)
+        start = self.tokens.next
+        sign = -1 if self.tokens.take_if("-") else 1
+        token = self.tokens.take()
+        number = _integer(token)
+        if number is not None and sign * number in enum.values_by_number:
+            return enum.values_by_number[sign * number].name
+        if token.kind == "name" and token.text in enum.values_by_name:
+            return token.text
+        if token.kind in ("name", "number"):
+            hint = nearest(token.text, enum.values_by_name.keys(), limit=20)
+            raise self.tokens.error(f"unknown value '{token.text}' for '{field.name}'{hint}", start.offset)
+        raise self._wrong(field, token)
+
+
+_SCALARS: dict[int, Callable[[_Parser, FieldDescriptor], Any]] = {
+    **dict.fromkeys(_INTEGERS, _Parser.integer),
+    FieldDescriptor.CPPTYPE_FLOAT: _Parser.floating,
+    FieldDescriptor.CPPTYPE_DOUBLE: _Parser.floating,
+    FieldDescriptor.CPPTYPE_BOOL: _Parser.boolean,
+    FieldDescriptor.CPPTYPE_STRING: _Parser.string,
+    FieldDescriptor.CPPTYPE_ENUM: _Parser.enum,
+}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _kind(field: FieldDescriptor) -> str:
+    if field.cpp_type in _INTEGERS:
+        return "an integer"
+    if field.enum_type is not None:
+        return "one of " + ", ".join(value.name for value in field.enum_type.values)
+    return {
+        FieldDescriptor.CPPTYPE_BOOL: "true or false",
+        FieldDescriptor.CPPTYPE_STRING: "a string in quotes",
+    }.get(field.cpp_type, "a number")
+
+
+def _integer(token: _Token) -> int | None:
+    """The token as a decimal, octal (leading 0) or hexadecimal integer."""
+    text = token.text
+    if token.kind != "number":
+        return None
+    if re.fullmatch(r"0[xX][0-9a-fA-F]+", text):
+        return int(text, 16)
+    if re.fullmatch(r"0[0-7]+", text):
+        return int(text, 8)
+    if len(text) < 1000 and re.fullmatch(r"0|[1-9][0-9]*", text):
+        return int(text)
+    return None
+
+
+def _float(token: _Token) -> float | None:
+    if token.kind == "name" and token.text.lower() in ("inf", "infinity", "nan"):
+        return float(token.text)
+    if token.kind != "number":
+        return None
+    integer = _integer(token)
+    if integer is not None:
+        return float(integer)
+    if re.fullmatch(r"0[0-9]+|0[xX].*", token.text):
+        return None
+    return float(token.text.rstrip("fF"))
+
+
+def _single(value: float) -> float:
+    """The nearest number of single precision, as a `float` field holds it."""
+    try:
+        return float(struct.unpack("f", struct.pack("f", value))[0])
+    except OverflowError:
+        return math.copysign(math.inf, value)
