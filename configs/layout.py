@@ -1,0 +1,104 @@
+"""The layout of a model repository on disk: model directories, version directories, and what changes in them."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from configs.errors import ConfigError
+from configs.tree import Node
+
+NOT_VERSIONS = {"warmup", "initial_state", "configs", "__pycache__"}
+
+_VERSION = re.compile(r"0|[1-9][0-9]*")
+_LARGEST_VERSION = 2**63 - 1
+_SCRATCH = re.compile(r"\..*|.*~|.*\.sw[a-z]|.*\.bak|__pycache__|#.*#|4913")  # written by editors and Python
+
+
+class Models(NamedTuple):
+    """What the repositories hold: directories by model name, and why other names cannot be loaded."""
+
+    directories: dict[str, Path]
+    errors: dict[str, str]
+
+
+def list_models(repositories: Sequence[Path], entries: Mapping[str, Node] | None = None) -> Models:
+    """The models of all repositories; files and hidden directories are none.
+
+    A name in two repositories, and an entry of model_config_list without a directory, are errors of that model.
+    Raises ConfigError when a repository cannot be read.
+    """
+    found: dict[str, list[Path]] = {}
+    for repository in repositories:
+        for directory in _directories(repository):
+            found.setdefault(directory.name, []).append(directory)
+    errors = {
+        name: "model appears in two or more repositories: " + ", ".join(map(str, paths))
+        for name, paths in found.items()
+        if len(paths) > 1
+    }
+    for name, entry in (entries or {}).items():
+        if name not in found:
+            searched = ", ".join(map(str, repositories))
+            errors[name] = f"{entry.at('name')}: there is no directory '{name}' in the model repository {searched}"
+    return Models({name: paths[0] for name, paths in found.items() if name not in errors}, errors)
+
+
+def version_directories(directory: Path) -> tuple[dict[int, Path], list[str]]:
+    """The version directories of a model by number, ascending, and warnings about those that look like one."""
+    versions: dict[int, Path] = {}
+    warnings = []
+    for path in _directories(directory, hidden=True):
+        name = path.name
+        if name in NOT_VERSIONS:
+            continue
+        if _VERSION.fullmatch(name) and int(name[:20]) <= _LARGEST_VERSION:
+            versions[int(name)] = path
+        elif re.fullmatch(r"0[0-9]+", name):
+            warnings.append(f"ignore version directory '{name}' which contains leading zeros in its directory name")
+        else:
+            warnings.append(f"ignore version directory '{name}' which fails to convert to integral number")
+    return dict(sorted(versions.items())), warnings
+
+
+def fingerprint(directory: Path) -> str:
+    """A digest that changes when a file below the directory is added, removed or written.
+
+    Files that editors and Python leave behind do not count. Symbolic links are followed.
+    """
+    digest = hashlib.sha256()
+    for name, status in sorted(_files(directory)):
+        digest.update(f"{name}\0{status.st_mtime_ns}\0{status.st_size}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _files(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
+    seen: set[tuple[int, int]] = set()  # directories, so that links cannot lead in a circle
+    for root, directories, files in os.walk(directory, followlinks=True):
+        status = os.stat(root)
+        if (status.st_dev, status.st_ino) in seen:
+            directories.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        directories[:] = _kept(directories)
+        for name in _kept(files):
+            path = os.path.join(root, name)
+            try:
+                yield os.path.relpath(path, directory), os.stat(path)
+            except FileNotFoundError:
+                continue  # removed meanwhile, or a dangling link
+
+
+def _kept(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not _SCRATCH.fullmatch(name)]
+
+
+def _directories(parent: Path, hidden: bool = False) -> list[Path]:
+    try:
+        with os.scandir(parent) as entries:
+            names = sorted(e.name for e in entries if e.is_dir() and (hidden or not e.name.startswith(".")))
+    except OSError as error:
+        raise ConfigError(f"{parent}: cannot be read: {error.strerror or error}") from error
+    return [parent / name for name in names]

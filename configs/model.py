@@ -1,0 +1,211 @@
+"""One model's configuration: read, merged with the server's entry, completed, checked and normalised."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from configs import autocomplete, instances, layout, pbtxt, unbuilt, validate
+from configs.autocomplete import Kind
+from configs.description import DynamicBatching, ModelDescription, TensorSpec
+from configs.errors import ConfigError, nearest
+from configs.proto.schema import message
+from configs.server import BACKENDS, ServerConfig
+from configs.tree import Node, Position, as_json, merge
+
+_SCHEMA = message("inference.ModelConfig")
+_GROUP = message("inference.ModelInstanceGroup")
+_FOR_THE_SCHEDULER = ("dynamic_batching", "instance_group", "version_policy")
+
+
+def describe(directory: Path, entry: Node | None, server: ServerConfig, gpus: Sequence[str]) -> ModelDescription:
+    """Everything the server needs to know about the model in `directory`; reads nothing outside it.
+
+    `entry` is the model's entry in the server's model_config_list: its fields win over config.pbtxt, each as a whole
+    (also repeated, map and message fields). `gpus` are the devices that the server may use, as entries of
+    CUDA_VISIBLE_DEVICES. Raises ConfigError.
+    """
+    name = directory.name
+    versions, warnings = layout.version_directories(directory)
+    config = _read(directory, entry, server)
+    _raise_any(what.refusal(name) for what in unbuilt.refused(config))
+    kind = _kind(config, name, versions)
+    target = instances.Target(name, kind.platform, kind.backend, gpus, server.min_supported_compute_capability)
+    problems = [*validate.problems(config, name), *_file_problems(config, directory, kind)]
+    groups = _groups(config, target, problems)
+    _raise_any(problems)
+    selected = _select(config, versions, name, warnings)
+    form = _normalised(config, kind, name, groups)
+    return ModelDescription(
+        name=name,
+        path=str(directory),
+        backend=kind.backend,
+        platform=kind.platform,
+        versions=selected,
+        max_batch_size=form["max_batch_size"],
+        inputs=tuple(_tensor(tensor) for tensor in form["input"]),
+        outputs=tuple(_tensor(tensor) for tensor in form["output"]),
+        instances=instances.expand(groups, gpus),
+        dynamic_batching=_dynamic_batching(form),
+        decoupled=False,
+        parameters={key: parameter["string_value"] for key, parameter in form["parameters"].items()},
+        config=form,
+        fingerprint=_fingerprint(form, directory),
+        version_fingerprints={version: layout.fingerprint(versions[version]) for version in selected},
+        warnings=(*warnings, *(what.hint(name) for what in unbuilt.hints(config))),
+    )
+
+
+def _raise_any(problems: Iterable[str]) -> None:
+    lines = tuple(problems)
+    if lines:
+        raise ConfigError(*lines)
+
+
+def _read(directory: Path, entry: Node | None, server: ServerConfig) -> Node:
+    """The model's own file with the entry over it; raises ConfigError."""
+    custom = directory / "configs" / f"{server.model_config_name}.pbtxt"
+    own = custom if server.model_config_name and custom.is_file() else directory / "config.pbtxt"
+    if os.path.lexists(own):
+        config = pbtxt.read(own, _SCHEMA)
+    elif server.disable_auto_complete_config and entry is None:
+        raise ConfigError(f"model configuration is not provided for model '{directory.name}'")
+    else:
+        config = Node(_SCHEMA, {}, Position(str(own), 1, 1))
+    stated = config.get("name")
+    if stated not in ("", directory.name):
+        raise ConfigError(
+            f"{config.at('name')}: unexpected directory name '{directory.name}' for model '{stated}', directory name "
+            "must equal model name"
+        )
+    return merge(config, entry) if entry is not None else config
+
+
+def _kind(config: Node, name: str, versions: dict[int, Path]) -> Kind:
+    first = min(versions.values(), key=lambda path: path.name, default=None)
+    files = os.listdir(first) if first else []
+    given = Kind(config.get("platform"), config.get("backend"), config.get("default_model_filename"))
+    try:
+        kind = autocomplete.infer(name, given, files)
+    except ValueError as error:
+        raise ConfigError(f"{config.at('platform')}: {error}" if given.platform else str(error)) from error
+    if kind.backend not in BACKENDS:
+        field = "backend" if given.backend or not given.platform else "platform"
+        where = f"{config.at(field)}: " if given.backend or given.platform else ""
+        raise ConfigError(
+            f"{where}unable to find backend library for backend '{kind.backend}', try specifying runtime on the model "
+            f"configuration. Backends here are {', '.join(BACKENDS)}{nearest(kind.backend, BACKENDS, limit=0)}"
+        )
+    return kind
+
+
+def _file_problems(config: Node, directory: Path, kind: Kind) -> Iterable[str]:
+    filename = PurePosixPath(kind.filename)
+    if filename.is_absolute() or ".." in filename.parts:
+        yield (
+            f"{config.at('default_model_filename')}: 'default_model_filename' must be a path inside the version "
+            f"directory, got '{kind.filename}'"
+        )
+    root = directory.resolve()
+    for output in config.get("output"):
+        label = output.get("label_filename")
+        if label and not (root / label).resolve().is_relative_to(root):
+            yield (
+                f"{output.at('label_filename')}: label file path '{label}' for output '{output.get('name')}' in model "
+                f"'{directory.name}' is outside model directory"
+            )
+
+
+def _groups(config: Node, target: instances.Target, problems: list[str]) -> list[dict[str, Any]]:
+    nodes: Sequence[Node] = config.get("instance_group")
+    if not nodes:
+        empty = as_json(Node(_GROUP, {}, config.position))
+        return [instances.normalise_group(instances.default_group(target, empty), 0, target)]
+    groups = []
+    for index, node in enumerate(nodes):
+        try:
+            groups.append(instances.normalise_group(as_json(node), index, target))
+        except ValueError as error:
+            problems.append(f"{node.position}: {error}")
+    return groups
+
+
+def _select(config: Node, versions: dict[int, Path], model: str, warnings: list[str]) -> tuple[int, ...]:
+    """The versions that the policy selects, ascending; raises ConfigError when there is none."""
+    policy: Node | None = config.get("version_policy")
+    selected = list(versions)
+    if policy is None:
+        selected = selected[-1:]
+    elif "latest" in policy:
+        number = policy.get("latest").get("num_versions")
+        selected = selected[-number:] if number else []
+    elif "specific" in policy:
+        wanted = set(policy.get("specific").get("versions"))
+        selected = [version for version in selected if version in wanted]
+        warnings += [
+            f"version {version} is specified for model '{model}', but the version directory is not present"
+            for version in sorted(wanted - versions.keys())
+        ]
+    if not selected:
+        raise ConfigError(
+            f"at least one version must be available under the version policy of model '{model}'"
+            + (f" (version directories: {', '.join(map(str, versions)) or 'none'})")
+        )
+    return tuple(selected)
+
+
+def _normalised(config: Node, kind: Kind, name: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """The configuration as it is reported: every default printed, in the order of the schema."""
+    form = as_json(config)
+    optimization = form.get("optimization") or as_json(
+        Node(message("inference.ModelOptimizationPolicy"), {}, config.position)
+    )
+    for memory in ("input_pinned_memory", "output_pinned_memory"):
+        optimization.setdefault(memory, {"enable": True})
+    form |= {
+        "name": name,
+        "platform": kind.platform,
+        "backend": kind.backend,
+        "default_model_filename": kind.filename,
+        "instance_group": groups,
+        "optimization": _ordered(optimization, "inference.ModelOptimizationPolicy"),
+    }
+    form.setdefault("version_policy", {"latest": {"num_versions": 1}})
+    batching = form.get("dynamic_batching")
+    if batching is not None and not batching["preferred_batch_size"] and form["max_batch_size"] > 0:
+        batching["preferred_batch_size"] = [form["max_batch_size"]]
+    return _ordered(form, "inference.ModelConfig")
+
+
+def _ordered(form: dict[str, Any], schema: str) -> dict[str, Any]:
+    return {field.name: form[field.name] for field in message(schema).fields if field.name in form}
+
+
+def _tensor(form: dict[str, Any]) -> TensorSpec:
+    datatype = form["data_type"].removeprefix("TYPE_")
+    return TensorSpec(
+        name=form["name"],
+        datatype="BYTES" if datatype == "STRING" else datatype,
+        dims=tuple(form["dims"]),
+        reshape=tuple(form["reshape"]["shape"]) if "reshape" in form else None,
+        optional=form.get("optional", False),
+        label_filename=form.get("label_filename", ""),
+    )
+
+
+def _dynamic_batching(form: dict[str, Any]) -> DynamicBatching | None:
+    block = form.get("dynamic_batching")
+    if block is None:
+        return None
+    return DynamicBatching(
+        preferred_batch_size=tuple(block["preferred_batch_size"]) or (1,),  # (1,): the model cannot batch
+        max_queue_delay=block["max_queue_delay_microseconds"] / 1e6,
+        preserve_ordering=block["preserve_ordering"],
+    )
+
+
+def _fingerprint(form: dict[str, Any], directory: Path) -> str:
+    loaded = {key: value for key, value in form.items() if key not in _FOR_THE_SCHEDULER}
+    return hashlib.sha256(json.dumps([str(directory), loaded], sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,82 @@
+"""Fields of a model's configuration that this server does not act on: refused, or warned about when only hints.
+
+Refused is what would change an answer or its order if it were ignored.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from configs.tree import Node, Position
+
+
+class Unbuilt(NamedTuple):
+    """A field that is set to something other than its default."""
+
+    position: Position
+    field: str
+
+    def refusal(self, model: str) -> str:
+        return (
+            f"{self.position}: '{self.field}' of model '{model}' is not built yet, and is refused because ignoring it "
+            "would change answers"
+        )
+
+    def hint(self, model: str) -> str:
+        return f"{self.position}: '{self.field}' of model '{model}' has no effect here"
+
+
+_REFUSED = (
+    "sequence_batching",
+    "ensemble_scheduling",
+    "batch_input",
+    "batch_output",
+    "cc_model_filenames",
+    "model_warmup",
+    "model_operations",
+    "model_repository_agents",
+)
+_HINTS = ("optimization", "metric_tags", "model_metrics")
+_REFUSED_SWITCHES = (("model_transaction_policy", "decoupled"), ("response_cache", "enable"))
+_REFUSED_OF_GROUPS = ("passive", "secondary_devices")
+_HINTS_OF_GROUPS = ("host_policy", "rate_limiter")
+
+
+def refused(config: Node) -> Iterator[Unbuilt]:
+    """What has to be refused in a ModelConfig."""
+    yield from _set(config, _REFUSED)
+    if config.get("platform") == "ensemble":
+        yield Unbuilt(config.at("platform"), 'platform: "ensemble"')
+    if config.get("runtime") not in ("", f"libtriton_{config.get('backend')}.so"):
+        yield Unbuilt(config.at("runtime"), "runtime")
+    for block, switch in _REFUSED_SWITCHES:
+        node: Node | None = config.get(block)
+        if node is not None:
+            yield from _set(node, (switch,))
+    for tensor in config.get("input"):
+        yield from _set(tensor, ("allow_ragged_batch",))
+    for group in config.get("instance_group"):
+        yield from _set(group, _REFUSED_OF_GROUPS)
+    batching: Node | None = config.get("dynamic_batching")
+    if batching is not None:
+        yield from _refused_queueing(batching)
+
+
+def hints(config: Node) -> Iterator[Unbuilt]:
+    """What a ModelConfig says that changes no answer, and is ignored."""
+    yield from _set(config, _HINTS)
+    for group in config.get("instance_group"):
+        yield from _set(group, _HINTS_OF_GROUPS)
+
+
+def _refused_queueing(batching: Node) -> Iterator[Unbuilt]:
+    yield from _set(batching, ("priority_levels",))
+    policy: Node | None = batching.get("default_queue_policy")
+    if policy is not None:
+        fields = [field.name for field in policy.descriptor.fields]
+        yield from _set(policy, fields)
+
+
+def _set(node: Node, names: list[str] | tuple[str, ...]) -> Iterator[Unbuilt]:
+    for name in names:
+        if name in node and node.get(name) not in (0, "", (), {}, False, "REJECT"):
+            yield Unbuilt(node.at(name), name)
