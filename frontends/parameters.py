@@ -11,7 +11,7 @@ SEQUENCE_END = 2
 """Bits of `Infer.flags`."""
 MAX_STRING_ID = 128
 
-Value = TypeVar("Value", contravariant=True)
+Value_contra = TypeVar("Value_contra", contravariant=True)
 
 
 class RequestParameters(NamedTuple):
@@ -24,32 +24,32 @@ class RequestParameters(NamedTuple):
     timeout_us: int
 
 
-class Reader(Protocol[Value]):
+class Reader(Protocol[Value_contra]):
     """Turns a protocol's parameter values into ours. Every method raises RequestError for a value of the wrong type."""
 
     reserved: str
     """What a client is told about a name that begins with `triton_`."""
 
-    def correlation_id(self, name: str, value: Value) -> int | str:
+    def correlation_id(self, name: str, value: Value_contra) -> int | str:
         """An unsigned number or a string."""
 
-    def flag(self, name: str, value: Value) -> bool:
+    def flag(self, name: str, value: Value_contra) -> bool:
         """Yes or no."""
 
-    def priority(self, name: str, value: Value) -> int:
+    def priority(self, name: str, value: Value_contra) -> int:
         """An unsigned number."""
 
-    def timeout(self, name: str, value: Value) -> int:
+    def timeout(self, name: str, value: Value_contra) -> int:
         """Microseconds, unsigned."""
 
-    def custom(self, name: str, value: Value) -> str | int | float | bool:
+    def custom(self, name: str, value: Value_contra) -> str | int | float | bool:
         """A value for the model."""
 
 
 NO_PARAMETERS = RequestParameters({}, 0, 0, 0, 0)
 
 
-def read(members: Iterable[tuple[str, Value]], reader: Reader[Value]) -> RequestParameters:
+def read(members: Iterable[tuple[str, Value_contra]], reader: Reader[Value_contra]) -> RequestParameters:
     """Sort a request's parameters by meaning, in their order. Raises RequestError for the first that is wrong."""
     custom: Parameters = {}
     correlation_id: int | str = 0
