@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 BackendSettings = Mapping[str, Mapping[str, str]]  # by backend, `""` holds for all; then by key
 
+BACKENDS = ("identity", "onnxruntime", "python", "pytorch")  # those there are
 MIB = 1 << 20
 _FORMAT = "--backend-config option format is '<backend name>,<setting>=<value>'. Got"
 
@@ -51,9 +52,9 @@ def parse_flag(text: str) -> tuple[str, str, str]:
     return backend, key, value
 
 
-def notes(settings: BackendSettings, backends: Iterable[str]) -> list[str]:
+def notes(settings: BackendSettings) -> list[str]:
     """Warnings about keys, and names of backends, that have no effect."""
-    known = {"", *backends}
+    known = {"", *BACKENDS}
     lines = [f"backend_config: there is no backend '{name}' here" for name in settings if name not in known]
     for backend, keys in settings.items():
         for key in keys.keys() - USED:
@@ -61,6 +62,18 @@ def notes(settings: BackendSettings, backends: Iterable[str]) -> list[str]:
             why = "has no effect here" if key in _WITHOUT_EFFECT else "is not known, it has no effect"
             lines.append(f"backend_config: '{shown}' {why}")
     return sorted(lines)
+
+
+def problems(settings: BackendSettings) -> list[str]:
+    """What is wrong with values that this server uses, one line each."""
+    lines = []
+    for backend in {"": {}, **settings}:
+        for read in (shm_sizes, default_max_batch_size):
+            try:
+                read(settings, backend)
+            except ValueError as error:
+                lines.append(f"backend_config: {backend + ',' if backend else ''}{error}")
+    return list(dict.fromkeys(lines))
 
 
 def shm_sizes(settings: BackendSettings, backend: str) -> tuple[int, int, int]:

@@ -5,6 +5,9 @@ from typing import Any
 
 from configs.options import Option, Scalar
 
+_WITHOUT_EFFECT = "Flags of tritonserver that have no effect here"
+_REFUSED = "Flags of tritonserver that are refused"
+
 
 @dataclass(frozen=True)
 class Foreign:
@@ -14,73 +17,67 @@ class Foreign:
     refused: bool
     harmless: tuple[Any, ...]
 
-    def verdict(self, value: Scalar) -> str:
-        """Why the given value is refused, or has no effect; `""` if it is as good as not given."""
-        if value in self.harmless:
-            return ""
-        return self.option.help if self.refused else f"has no effect: {self.option.help}"
-
 
 def _inert(name: str, kind: type[Scalar], why: str, *harmless: Scalar, repeated: bool = False) -> Foreign:
-    return Foreign(Option(name, kind, why, repeated=repeated), refused=False, harmless=harmless)
+    return Foreign(Option(name, kind, why, _WITHOUT_EFFECT, repeated=repeated), False, harmless)
 
 
 def _refused(name: str, kind: type[Scalar], why: str, *harmless: Scalar, repeated: bool = False) -> Foreign:
-    return Foreign(Option(name, kind, why, repeated=repeated), refused=True, harmless=harmless)
+    return Foreign(Option(name, kind, why, _REFUSED, repeated=repeated), True, harmless)
 
 
-_THREADS = "workers and frontends are processes, there is no such thread pool."
-_GPU_MEMORY = "frameworks allocate GPU and pinned memory themselves, in each worker."
-_TRACING = "tracing is not built yet, no trace is written."
+_THREADS = "Workers and frontends are processes, there is no such thread pool."
+_GPU_MEMORY = "Frameworks allocate GPU and pinned memory themselves, in each worker."
+_TRACING = "Tracing is not built yet, no trace is written."
 _TLS = "TLS is not built yet; put a proxy that terminates TLS in front."
-_HEADERS = "forwarding headers to models is not built yet."
-_RESTRICTED = "restricted endpoints are not built yet."
-_CACHE = "the response cache is not built yet; a model that enables it is refused."
-_SAGEMAKER = "the SageMaker endpoint is not built yet."
-_VERTEX = "the Vertex AI endpoint is not built yet."
+_HEADERS = "Forwarding headers to models is not built yet."
+_RESTRICTED = "Restricted endpoints are not built yet."
+_CACHE = "The response cache is not built yet; a model that enables it is refused."
+_SAGEMAKER = "The SageMaker endpoint is not built yet."
+_VERTEX = "The Vertex AI endpoint is not built yet."
 
 FOREIGN: tuple[Foreign, ...] = (
-    _inert("log_format", str, "the log has one format.", "default"),
-    _inert("log_file", str, "the log goes to the console; redirect it.", ""),
-    _refused("load_model", str, "needs model_control_mode 'explicit', which is not built yet.", repeated=True),
-    _inert("model_load_thread_count", int, "every worker loads in its own process, all at once."),
-    _inert("model_load_retry_count", int, "a worker that fails to load is restarted with growing pauses.", 0),
-    _refused("model_namespacing", bool, "model namespaces are not built yet.", False),
+    _inert("log_format", str, "The log has one format.", "default"),
+    _inert("log_file", str, "The log goes to the console; redirect it.", ""),
+    _refused("load_model", str, "Needs model_control_mode 'explicit', which is not built yet.", repeated=True),
+    _inert("model_load_thread_count", int, "Every worker loads in its own process, all at once."),
+    _inert("model_load_retry_count", int, "A worker that fails to load is restarted with growing pauses.", 0),
+    _refused("model_namespacing", bool, "Model namespaces are not built yet.", False),
     _inert("enable_peer_access", bool, "GPU workers do not exchange tensors directly.", True),
     _refused("http_header_forward_pattern", str, _HEADERS, ""),
     _inert("http_thread_count", int, _THREADS + " See --http-frontends."),
     _refused("http_restricted_api", str, _RESTRICTED, repeated=True),
     _refused("grpc_header_forward_pattern", str, _HEADERS, ""),
     _inert("grpc_infer_thread_count", int, _THREADS + " See --grpc-frontends."),
-    _inert("grpc_infer_allocation_pool_size", int, "request objects are not pooled."),
-    _inert("grpc_max_response_pool_size", int, "response objects are not pooled."),
+    _inert("grpc_infer_allocation_pool_size", int, "Request objects are not pooled."),
+    _inert("grpc_max_response_pool_size", int, "Response objects are not pooled."),
     _refused("grpc_use_ssl", bool, _TLS, False),
     _refused("grpc_use_ssl_mutual", bool, _TLS, False),
     _refused("grpc_server_cert", str, _TLS, ""),
     _refused("grpc_server_key", str, _TLS, ""),
     _refused("grpc_root_cert", str, _TLS, ""),
     _refused("grpc_restricted_protocol", str, _RESTRICTED, repeated=True),
-    _refused("allow_client_shm", bool, "shared memory registered by clients is not built yet.", False),
-    _inert("metrics_config", str, "the kinds of metrics cannot be chosen yet.", repeated=True),
+    _refused("allow_client_shm", bool, "Shared memory registered by clients is not built yet.", False),
+    _inert("metrics_config", str, "The kinds of metrics cannot be chosen yet.", repeated=True),
     _inert("trace_config", str, _TRACING, repeated=True),
     _inert("trace_file", str, _TRACING, ""),
     _inert("trace_level", str, _TRACING, "OFF", repeated=True),
     _inert("trace_rate", int, _TRACING),
     _inert("trace_count", int, _TRACING),
     _inert("trace_log_frequency", int, _TRACING),
-    _inert("backend_directory", str, "backends are part of the server, no library is loaded."),
-    _inert("repoagent_directory", str, "repository agents are not built yet; a model that names one is refused."),
+    _inert("backend_directory", str, "Backends are part of the server, no library is loaded."),
+    _inert("repoagent_directory", str, "Repository agents are not built yet; a model that names one is refused."),
     _inert("cache_config", str, _CACHE, repeated=True),
     _inert("cache_directory", str, _CACHE),
     _inert("response_cache_byte_size", int, _CACHE, 0),
-    _refused("rate_limit", str, "the rate limiter is not built yet.", "off"),
-    _inert("rate_limit_resource", str, "it matters only with a rate limiter, which is not built yet.", repeated=True),
+    _refused("rate_limit", str, "The rate limiter is not built yet.", "off"),
+    _inert("rate_limit_resource", str, "It matters only with a rate limiter, which is not built yet.", repeated=True),
     _inert("pinned_memory_pool_byte_size", int, _GPU_MEMORY),
     _inert("cuda_memory_pool_byte_size", str, _GPU_MEMORY, repeated=True),
     _inert("cuda_virtual_address_size", str, _GPU_MEMORY, repeated=True),
     _inert("buffer_manager_thread_count", int, _THREADS, 0),
-    _inert("host_policy", str, "workers are not pinned to cores or NUMA nodes.", repeated=True),
-    _refused("model_load_gpu_limit", str, "limits of GPU memory are not built yet.", repeated=True),
+    _inert("host_policy", str, "Workers are not pinned to cores or NUMA nodes.", repeated=True),
+    _refused("model_load_gpu_limit", str, "Limits of GPU memory are not built yet.", repeated=True),
     _refused("allow_sagemaker", bool, _SAGEMAKER, False),
     _inert("sagemaker_port", int, _SAGEMAKER),
     _inert("sagemaker_safe_port_range", str, _SAGEMAKER),

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from configs.description import Instance
 
+MAX_COUNT = 1000  # every instance is a process: more than this is a slip of the pen
+
 _KEPT_OUT_OF_SIGNATURE = ("name", "count", "gpus")
 
 
@@ -69,14 +71,12 @@ def _instance(group: dict[str, Any], number: int, device: str) -> Instance:
 def _check(group: dict[str, Any], target: Target) -> None:
     where = f"instance group {group['name']} of model {target.model}"
     kind, gpus = group["kind"], group["gpus"]
-    if group["count"] < 0:
-        raise ValueError(f"{where} has count {group['count']}, must be 1 or more (0 means the default)")
+    if not 0 < group["count"] <= MAX_COUNT:
+        raise ValueError(f"{where} has count {group['count']}, must be 1 to {MAX_COUNT} (0 means the default)")
     if kind == "KIND_GPU":
         _check_gpus(where, gpus, target)
     elif gpus:
-        what = "specifies" if kind == "KIND_MODEL" else "has kind KIND_CPU but specifies"
-        what = f"has kind {kind} but specifies" if kind == "KIND_MODEL" else what
-        raise ValueError(f"{where} {what} one or more GPUs")
+        raise ValueError(f"{where} has kind {kind} but specifies one or more GPUs")
     if group["profile"]:
         raise ValueError(
             f"{where} and platform {target.platform} specifies profile field which is only supported for "

@@ -9,10 +9,11 @@ from typing import Any
 
 from configs import autocomplete, instances, layout, pbtxt, unbuilt, validate
 from configs.autocomplete import Kind
+from configs.backend_settings import BACKENDS
 from configs.description import DynamicBatching, ModelDescription, TensorSpec
 from configs.errors import ConfigError, nearest
 from configs.proto.schema import message
-from configs.server import BACKENDS, ServerConfig
+from configs.settings import ServerConfig
 from configs.tree import Node, Position, as_json, merge
 
 _SCHEMA = message("inference.ModelConfig")
@@ -27,6 +28,13 @@ def describe(directory: Path, entry: Node | None, server: ServerConfig, gpus: Se
     (also repeated, map and message fields). `gpus` are the devices that the server may use, as entries of
     CUDA_VISIBLE_DEVICES. Raises ConfigError.
     """
+    try:
+        return _describe(directory, entry, server, gpus)
+    except OSError as error:
+        raise ConfigError(f"{error.filename or directory}: cannot be read: {error.strerror or error}") from error
+
+
+def _describe(directory: Path, entry: Node | None, server: ServerConfig, gpus: Sequence[str]) -> ModelDescription:
     name = directory.name
     versions, warnings = layout.version_directories(directory)
     config = _read(directory, entry, server)
@@ -35,6 +43,8 @@ def describe(directory: Path, entry: Node | None, server: ServerConfig, gpus: Se
     target = instances.Target(name, kind.platform, kind.backend, gpus, server.min_supported_compute_capability)
     problems = [*validate.problems(config, name), *_file_problems(config, directory, kind)]
     groups = _groups(config, target, problems)
+    if any(group["kind"] == "KIND_GPU" for group in groups):
+        problems += [what.refusal(name) for what in unbuilt.refused_on_gpu(config)]
     _raise_any(problems)
     selected = _select(config, versions, name, warnings)
     form = _normalised(config, kind, name, groups)
@@ -73,7 +83,7 @@ def _read(directory: Path, entry: Node | None, server: ServerConfig) -> Node:
     elif server.disable_auto_complete_config and entry is None:
         raise ConfigError(f"model configuration is not provided for model '{directory.name}'")
     else:
-        config = Node(_SCHEMA, {}, Position(str(own), 1, 1))
+        config = Node(_SCHEMA, {}, Position(pbtxt.shown(own), 1, 1))
     stated = config.get("name")
     if stated not in ("", directory.name):
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -11,6 +11,7 @@ from configs.errors import nearest
 
 Scalar = bool | int | float | str
 
+_WRAPPED = textwrap.TextWrapper(96, initial_indent=" " * 8, subsequent_indent=" " * 8, break_on_hyphens=False)
 _TRUE, _FALSE = ("true", "on", "1"), ("false", "off", "0")
 
 
@@ -21,18 +22,22 @@ class Option:
     name: str
     kind: type[Scalar]
     help: str
+    group: str  # its heading in --help
     default: Any = None
     repeated: bool = False
     choices: tuple[str, ...] = ()
+    unbuilt: tuple[str, ...] = ()  # choices of Triton's that are still missing
+    true_is_one: bool = False
     low: float | None = None
     high: float | None = None
     form: str = ""  # how the value is written, if its kind does not say it
+    aliases: tuple[str, ...] = ()  # other names with the same meaning
     in_file: bool = True
     takes_value: bool = True
 
     @property
     def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
+        return flag_of(self.name)
 
     def read(self, text: str) -> Scalar:
         """The value written after the flag. Raises ValueError."""
@@ -41,6 +46,8 @@ class Option:
         if self.kind is str:
             return text
         if self.kind is int:
+            if text.lower() == "true" and self.true_is_one:
+                return 1
             if not re.fullmatch(r"[+-]?[0-9]{1,19}", text):
                 raise ValueError(f"'{text}' is not an integer")
             return int(text)
@@ -51,6 +58,8 @@ class Option:
 
     def check(self, value: Scalar) -> None:
         """Raises ValueError when the value is of the right kind but not allowed."""
+        if value in self.unbuilt:
+            raise ValueError(f"'{value}' is not built yet, choose one of {', '.join(self.choices)}")
         if self.choices and value not in self.choices:
             raise ValueError(f"'{value}' is none of {', '.join(self.choices)}")
         if isinstance(value, str):
@@ -61,9 +70,14 @@ class Option:
             raise ValueError(f"{value} is not allowed, must be {bounds}")
 
 
-def setting(default: Any, help: str, **more: Any) -> Any:
+def flag_of(name: str) -> str:
+    """How the command line spells a name."""
+    return "--" + name.replace("_", "-")
+
+
+def setting(group: str, default: Any, help: str, **more: Any) -> Any:
     """A field of a dataclass of settings: its default and what `Option` says beyond name and type."""
-    return field(default=default, metadata={"help": help, **more})
+    return field(default=default, metadata={"group": group, "help": help, **more})
 
 
 def declared(settings: type) -> tuple[Option, ...]:
@@ -88,7 +102,7 @@ class Given:
 
 def parse_flags(argv: Sequence[str], options: Iterable[Option]) -> Given:
     """Split a command line into options: `--flag=value` or `--flag value`."""
-    known = {option.flag: option for option in options}
+    known = {flag_of(name): option for option in options for name in (option.name, *option.aliases)}
     given = Given()
     rest = list(argv)
     while rest:
@@ -108,18 +122,14 @@ def parse_flags(argv: Sequence[str], options: Iterable[Option]) -> Given:
     return given
 
 
-def help_lines(groups: Mapping[str, Sequence[Option]]) -> str:
-    """The options as `--help` shows them, by group."""
-    lines = []
-    for title, options in groups.items():
-        lines.append(f"{title}:")
-        for option in options:
-            lines.append(f"  {option.flag}{_form(option)}")
-            lines += textwrap.wrap(
-                option.help + _default(option), 96, initial_indent=" " * 8, subsequent_indent=" " * 8
-            )
-        lines.append("")
-    return "\n".join(lines)
+def help_lines(options: Iterable[Option]) -> str:
+    """The options as `--help` shows them, under the headings of their groups."""
+    groups: dict[str, list[str]] = {}
+    for option in options:
+        lines = groups.setdefault(option.group, [])
+        lines.append(f"  {option.flag}{_form(option)}")
+        lines += _WRAPPED.wrap(option.help + _default(option))
+    return "\n".join(f"{title}:\n" + "\n".join(lines) + "\n" for title, lines in groups.items())
 
 
 def _boolean(text: str) -> bool:
@@ -138,7 +148,9 @@ def _form(option: Option) -> str:
 
 
 def _default(option: Option) -> str:
+    also = "".join(f" Also spelled {flag_of(alias)}." for alias in option.aliases)
     if option.default in (None, "", ()) or not option.takes_value:
-        return ""
-    shown = str(option.default).lower() if isinstance(option.default, bool) else option.default
-    return f" Default: {shown}."
+        return also
+    if isinstance(option.default, bool):
+        return f" Default: {str(option.default).lower()}."
+    return f" Default: {option.default:{'g' if option.kind is float else ''}}."

@@ -44,9 +44,9 @@ _INTEGERS = {
 _BOOLEANS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
 
 
-def read(path: Path, schema: Descriptor, shown: str | None = None) -> Node:
-    """Parse a file; errors call it `shown` (by default its path). Raises ConfigError, also for I/O errors."""
-    name = shown or str(path)
+def read(path: Path, schema: Descriptor) -> Node:
+    """Parse a file. Raises ConfigError, also when it cannot be read."""
+    name = shown(path)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -61,6 +61,11 @@ def read(path: Path, schema: Descriptor, shown: str | None = None) -> Node:
         column = error.start - data.rfind(b"\n", 0, error.start)
         raise ConfigError(f"{name}:{line}:{column}: is not UTF-8 text") from error
     return parse(text, schema, name)
+
+
+def shown(path: Path) -> str:
+    """The path as messages show it: relative where it is below the working directory."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def parse(text: str, schema: Descriptor, file: str) -> Node:

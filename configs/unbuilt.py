@@ -3,7 +3,7 @@
 Refused is what would change an answer or its order if it were ignored.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from configs.tree import Node, Position
@@ -30,7 +30,6 @@ _REFUSED = (
     "ensemble_scheduling",
     "batch_input",
     "batch_output",
-    "cc_model_filenames",
     "model_warmup",
     "model_operations",
     "model_repository_agents",
@@ -61,6 +60,11 @@ def refused(config: Node) -> Iterator[Unbuilt]:
         yield from _refused_queueing(batching)
 
 
+def refused_on_gpu(config: Node) -> Iterator[Unbuilt]:
+    """What has to be refused as well when the model has instances on a GPU."""
+    yield from _set(config, ("cc_model_filenames",))
+
+
 def hints(config: Node) -> Iterator[Unbuilt]:
     """What a ModelConfig says that changes no answer, and is ignored."""
     yield from _set(config, _HINTS)
@@ -76,7 +80,7 @@ def _refused_queueing(batching: Node) -> Iterator[Unbuilt]:
         yield from _set(policy, fields)
 
 
-def _set(node: Node, names: list[str] | tuple[str, ...]) -> Iterator[Unbuilt]:
+def _set(node: Node, names: Iterable[str]) -> Iterator[Unbuilt]:
     for name in names:
         if name in node and node.get(name) not in (0, "", (), {}, False, "REJECT"):
             yield Unbuilt(node.at(name), name)

@@ -1,0 +1,149 @@
+"""Every setting of the server, declared once: flags, fields of server.pbtxt, defaults and `--help` follow from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from configs import backend_settings
+from configs.backend_settings import BackendSettings
+from configs.foreign import FOREIGN
+from configs.options import Option, declared, help_lines, setting
+from configs.tree import Node
+
+_LARGE = 2**31 - 1
+_SERVER, _REPOSITORY, _LOGGING = "Server", "Model repository", "Logging"
+_server = partial(setting, _SERVER)
+_repository = partial(setting, _REPOSITORY)
+_logging = partial(setting, _LOGGING)
+_http = partial(setting, "HTTP")
+_grpc = partial(setting, "gRPC")
+_metrics = partial(setting, "Metrics")
+_port = partial(partial, form="PORT", low=0, high=65535)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """Every setting of the server, in the units and with the defaults that the option's help says."""
+
+    id: str = _server("triton", "Name of the server in its metadata.")
+    exit_on_error: bool = _server(True, "Exit when a model fails to load at the start.")
+    strict_readiness: bool = _server(
+        True, "The server is ready only when all its models are; else as soon as it answers."
+    )
+    exit_timeout_secs: int = _server(30, "Seconds that a shutdown waits for requests to finish.", low=0, high=_LARGE)
+
+    model_repository: tuple[Path, ...] = _repository(
+        (),
+        "Directory with one directory per model. In the file it is relative to the file. Default: "
+        "'model_repository', then 'models', beside the file.",
+        form="PATH",
+        aliases=("model_store",),
+    )
+    model_control_mode: str = _repository(
+        "none",
+        "none: models load at the start. poll: the repository is also read again every repository_poll_secs.",
+        choices=("none", "poll"),
+        unbuilt=("explicit",),
+    )
+    repository_poll_secs: int = _repository(15, "Seconds between two reads in mode poll.", low=1, high=_LARGE)
+    model_config_name: str = _repository(
+        "", "Read MODEL/configs/NAME.pbtxt instead of MODEL/config.pbtxt where it exists.", form="NAME"
+    )
+    disable_auto_complete_config: bool = _repository(
+        False, "Every model needs a complete configuration; nothing is inferred.", takes_value=False
+    )
+    min_supported_compute_capability: float = _repository(
+        6.0, "GPUs of a lower CUDA compute capability are not used.", low=0
+    )
+
+    log_verbose: int = _logging(0, "Level of verbose log lines, 0 for none.", low=0, high=_LARGE, true_is_one=True)
+    log_info: bool = _logging(True, "Write log lines of level info.")
+    log_warning: bool = _logging(True, "Write log lines of level warning.")
+    log_error: bool = _logging(True, "Write log lines of level error.")
+
+    allow_http: bool = _http(True, "Serve HTTP.")
+    http_address: str = _http("0.0.0.0", "Address to serve HTTP on.", form="ADDRESS")
+    http_port: int = _port(_http)(8000, "Port to serve HTTP on; 0 takes a free one.")
+    reuse_http_port: bool = _http(False, "Share the HTTP port with other servers (SO_REUSEPORT).")
+    http_max_input_size: int = _http(
+        67108864, "Largest body of an HTTP request, in bytes, once it is decompressed.", low=1, high=2**63 - 1
+    )
+    http_frontends: int = _http(0, "Number of HTTP frontend processes; 0 chooses.", low=0, high=256)
+
+    allow_grpc: bool = _grpc(True, "Serve gRPC.")
+    grpc_address: str = _grpc("0.0.0.0", "Address to serve gRPC on.", form="ADDRESS")
+    grpc_port: int = _port(_grpc)(8001, "Port to serve gRPC on; 0 takes a free one.")
+    reuse_grpc_port: bool = _grpc(False, "Share the gRPC port with other servers (SO_REUSEPORT).")
+    grpc_infer_response_compression_level: str = _grpc(
+        "none", "Compression of gRPC inference responses.", choices=("none", "low", "medium", "high")
+    )
+    grpc_keepalive_time: int = _grpc(7200000, "Milliseconds between keepalive pings.", low=1, high=_LARGE)
+    grpc_keepalive_timeout: int = _grpc(
+        20000, "Milliseconds to wait for the answer to a keepalive ping.", low=1, high=_LARGE
+    )
+    grpc_keepalive_permit_without_calls: bool = _grpc(False, "Send keepalive pings also without calls.")
+    grpc_http2_max_pings_without_data: int = _grpc(
+        2, "Pings that may be sent when there is nothing else to send; 0: no limit.", low=0, high=_LARGE
+    )
+    grpc_http2_min_recv_ping_interval_without_data: int = _grpc(
+        300000, "Milliseconds that a client without calls has to leave between pings.", low=0, high=_LARGE
+    )
+    grpc_http2_max_ping_strikes: int = _grpc(
+        2, "Pings in excess before a connection is closed; 0: no limit.", low=0, high=_LARGE
+    )
+    grpc_max_connection_age: int = _grpc(0, "Milliseconds that a connection lives; 0: no limit.", low=0, high=_LARGE)
+    grpc_max_connection_age_grace: int = _grpc(
+        0, "Milliseconds that calls on an expired connection may still take; 0: no limit.", low=0, high=_LARGE
+    )
+    grpc_frontends: int = _grpc(0, "Number of gRPC frontend processes; 0 chooses.", low=0, high=256)
+
+    allow_metrics: bool = _metrics(True, "Serve metrics for Prometheus.")
+    allow_gpu_metrics: bool = _metrics(True, "Include metrics of the GPUs.")
+    allow_cpu_metrics: bool = _metrics(True, "Include metrics of the CPU and memory.")
+    metrics_address: str = _metrics("", "Address to serve metrics on. Default: the HTTP address.", form="ADDRESS")
+    metrics_port: int = _port(_metrics)(8002, "Port to serve metrics on; 0 takes a free one.")
+    metrics_interval_ms: float = _metrics(
+        2000.0, "Milliseconds between two samples of GPU, CPU and memory metrics.", low=1, high=_LARGE
+    )
+
+    config_path: Path | None = None
+    backend_config: BackendSettings = field(default_factory=dict)
+    entries: Mapping[str, Node] = field(default_factory=dict)  # model_config_list by model name
+    in_file: Mapping[str, Any] = field(default_factory=dict)  # the other fields as they stand in server.pbtxt
+    warnings: tuple[str, ...] = ()
+
+    def shm(self, backend: str) -> tuple[int, int, int]:
+        """(default, growth, max) bytes of a backend's arenas; max 0: no limit of its own."""
+        return backend_settings.shm_sizes(self.backend_config, backend)
+
+
+CONFIG = Option(
+    "config", str, "The server's configuration in protobuf text (server.pbtxt).", _SERVER, form="FILE", in_file=False
+)
+BACKEND_CONFIG = Option(
+    "backend_config",
+    str,
+    "A setting of a backend, or of all. shm-default-byte-size (also shm-default-size), shm-growth-byte-size "
+    "and shm-max-byte-size are the initial size, the growth and the limit (0: none) of each shared memory arena "
+    "in bytes; default-max-batch-size is what auto-completion assumes for models that can batch.",
+    _SERVER,
+    repeated=True,
+    form="[BACKEND,]KEY=VALUE",
+)
+STRICT = Option("strict_model_config", bool, "Older name of --disable-auto-complete-config.", _REPOSITORY)
+HELP = Option("help", bool, "Print this and exit.", _SERVER, in_file=False, takes_value=False)
+VERSION = Option("version", bool, "Print the version and exit.", _SERVER, in_file=False, takes_value=False)
+
+SETTINGS = declared(ServerConfig)
+OPTIONS = (*SETTINGS, CONFIG, BACKEND_CONFIG, STRICT, HELP, VERSION, *(foreign.option for foreign in FOREIGN))
+
+
+def help_text() -> str:
+    """What `--help` prints."""
+    return (
+        "usage: python -m broker [--config=server.pbtxt] [--flag=value ...]\n\n"
+        "A field of server.pbtxt is a flag with underscores for dashes; a flag wins over the file.\n\n"
+        + help_lines(OPTIONS)
+    )
