@@ -1,0 +1,46 @@
+"""A scheduler holds the requests of one model version and decides which run together. Pure: time is an argument."""
+
+from typing import Protocol
+
+from broker.request import Request
+from broker.schedulers.default import DefaultScheduler
+from broker.schedulers.dynamic import DynamicScheduler
+from configs.description import ModelDescription
+
+
+class Scheduler(Protocol):
+    """Requests in, batches out."""
+
+    def enqueue(self, request: Request) -> None:
+        """Take a new request."""
+
+    def requeue(self, request: Request) -> None:
+        """Take back, before all others, a request whose worker died."""
+
+    def next_batch(self, now: float, is_idle: bool) -> list[Request]:
+        """The requests to run together now, [] when there are none or they should wait for company.
+
+        `is_idle` tells whether an instance has nothing to do; else the batch would wait behind another one.
+        """
+
+    def deadline(self) -> float | None:
+        """When `next_batch` will say something new without another request; None: never."""
+
+    def remove(self, request: Request) -> bool:
+        """Forget a queued request (cancelled); False when it is not queued."""
+
+    def drain(self) -> list[Request]:
+        """Give up all queued requests."""
+
+    def __len__(self) -> int:
+        """Queued requests."""
+
+
+def make(description: ModelDescription) -> Scheduler:
+    """The scheduler that a model's configuration asks for."""
+    if description.dynamic_batching is None:
+        return DefaultScheduler()
+    return DynamicScheduler(description.dynamic_batching, max(1, description.max_batch_size))
+
+
+__all__ = ["DefaultScheduler", "DynamicScheduler", "Scheduler", "make"]

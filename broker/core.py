@@ -1,0 +1,417 @@
+"""The broker's decisions: events in, effects out. No sockets, no clock, no processes, no files.
+
+Rule 1: everything that affects what the server does is state of this object or of the parts it owns.
+Rule 2: every accepted request is answered exactly once, whatever arrives, dies, times out or is cancelled.
+"""
+
+import itertools
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from broker import answers, metrics
+from broker.effects import Effect, Emit, Exit, Kill, Send, Start
+from broker.fleet import Fleet
+from broker.messages import (
+    PROTOCOL,
+    Answer,
+    Beat,
+    Cancel,
+    Directory,
+    ErrorCode,
+    Executed,
+    GetMetrics,
+    GetModelConfig,
+    GetModelMetadata,
+    GetModelReady,
+    GetServerReady,
+    GetStatistics,
+    Hello,
+    Infer,
+    Loaded,
+    LoadFailed,
+    Log,
+    MemorySampled,
+    Message,
+    ModelDescribed,
+    ModelRejected,
+    ModelRemoved,
+    ProtocolError,
+    RegionClosed,
+    RegionDropped,
+    RegionOpened,
+    RepositoryScanned,
+    Sample,
+    Stop,
+    Welcome,
+)
+from broker.models import Instance, Model, VersionState, back_off
+from broker.regions import Regions
+from broker.requests import Death, Requests
+from broker.validation import Rejected
+from configs.description import ModelDescription
+from configs.server import ServerConfig
+
+TICK_SECONDS = 1.0
+SILENCE_SECONDS = 10.0
+"""A peer that owes a beat for this long is stuck: it is killed."""
+START_SECONDS = 60.0
+"""A process that has not said hello for this long is stuck."""
+STOPPED_SECONDS = 1.0
+"""A process that is seen stopped (state T) for this long is killed."""
+
+READERS = ("http", "grpc")
+"""The roles that read and write tensors for clients."""
+
+Question = GetServerReady | GetModelReady | GetModelMetadata | GetModelConfig | GetStatistics | GetMetrics
+
+
+@dataclass(slots=True)
+class Peer:
+    """A child process as the core knows it."""
+
+    token: str
+    role: str
+    name: str
+    started: float = math.inf
+    pid: int = 0
+    last_seen: float | None = None  # None before its Hello
+    stopped_since: float | None = None
+    is_killed: bool = False
+    is_told_to_stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Frontends:
+    """How many processes of each kind serve, and the options that they are told."""
+
+    counts: dict[str, int]
+    options: dict[str, Any]
+
+
+class Core:
+    """Everything the broker decides. Each event method returns the effects that it calls for, in order."""
+
+    def __init__(self, config: ServerConfig, frontends: Frontends, epoch_offset: float) -> None:
+        """`epoch_offset` turns seconds of the monotonic clock into seconds since the epoch."""
+        self.config = config
+        self.models: dict[str, Model] = {}
+        self.peers: dict[str, Peer] = {}
+        self.is_started = False  # every model of the first scan has loaded or failed
+        self._frontends = frontends
+        self._out: list[Effect] = []
+        self._tokens = itertools.count(1)
+        self.requests = Requests(self.models, self._out, epoch_offset)
+        self.fleet = Fleet(self.models, self.requests, config, self._out, self._launch)
+        self._regions = Regions()
+        self._directory = Directory({}, {"": config.shm("")})
+        self._memory: dict[int, int] = {}
+        self._is_scanned = False
+        self._deaths: dict[str, int] = {}  # quick deaths by the name of a process that is no worker
+        self._restarts: list[tuple[float, str, str]] = []  # due, role, name
+        self._next_tick = 0.0
+        self._exit_deadline: float | None = None
+        self._exit_status = 0
+
+    # ------------------------------------------------------------------------------------------- events
+
+    def begin(self, now: float) -> list[Effect]:
+        """Start the frontends and the repository process."""
+        self._next_tick = now + TICK_SECONDS
+        for role, count in self._frontends.counts.items():
+            for number in range(count):
+                self._launch(role, f"{role}_{number}")
+        self._launch("repository", "repository")
+        return self._take(now)
+
+    def started(self, token: str, pid: int, now: float) -> None:
+        """A process that the core asked for is running."""
+        self.peers[token].pid = pid
+        self.peers[token].started = now
+
+    def handle(self, token: str, message: Message, now: float) -> list[Effect]:
+        """A message has arrived. A peer that breaks the protocol is killed."""
+        peer = self.peers.get(token)
+        if peer is None or peer.is_killed:
+            return []
+        if peer.last_seen is not None:
+            peer.last_seen = now
+        try:
+            self._handle(peer, message, now)
+        except ProtocolError as error:
+            return self.malformed(token, str(error), now)
+        return self._take(now)
+
+    def malformed(self, token: str, error: str, now: float) -> list[Effect]:
+        """A peer has sent something that is no message of ours."""
+        peer = self.peers.get(token)
+        if peer is not None:
+            self._kill(peer, f"sent a malformed message: {error}")
+        return self._take(now)
+
+    def lost(self, token: str, death: Death, now: float) -> list[Effect]:
+        """A process is gone; it has been reaped, so nothing of it can happen any more."""
+        peer = self.peers.pop(token)
+        if peer.role == "worker":
+            self._out += self._regions.worker_lost(token, self._tokens_of(*READERS))
+            self.fleet.lost(token, death, now)
+        else:
+            if peer.role in READERS:
+                self._out += self._regions.frontend_lost(token, self._tokens_of("worker"))
+                self.requests.frontend_lost(token)
+            if self._exit_deadline is None:
+                self._restart(peer, death, now)
+        return self._take(now)
+
+    def unreachable(self, token: str, now: float) -> list[Effect]:
+        """A message to a living process could not be sent: its connection is gone."""
+        peer = self.peers.get(token)
+        if peer is not None and peer.last_seen is not None:
+            self._kill(peer, "has closed its connection")
+        return self._take(now)
+
+    def observe(self, stopped: Collection[str], now: float) -> list[Effect]:
+        """Which processes are in state T (stopped by a signal), about once a second."""
+        for token, peer in self.peers.items():
+            if token not in stopped:
+                peer.stopped_since = None
+            elif peer.stopped_since is None:
+                peer.stopped_since = now
+            elif now - peer.stopped_since >= STOPPED_SECONDS:
+                self._kill(peer, "is stopped (SIGSTOP)")
+        return self._take(now)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Time has passed."""
+        self.requests.tick(now)
+        self.fleet.tick(now)
+        due = [entry for entry in self._restarts if entry[0] <= now]
+        self._restarts = [entry for entry in self._restarts if entry[0] > now]
+        for _, role, name in due:
+            self._launch(role, name)
+        if now >= self._next_tick:
+            self._next_tick = now + TICK_SECONDS
+            self._look_for_silence(now)
+        if self._exit_deadline is not None and now >= self._exit_deadline:
+            self._out += [Emit("E", "Exit timeout expired. Exiting immediately."), Exit(1)]
+        return self._take(now)
+
+    def next_deadline(self) -> float:
+        """When `tick` should be called at the latest."""
+        deadlines = [self._next_tick, self.requests.next_deadline(), self.fleet.next_deadline(), self._exit_deadline]
+        deadlines += [due for due, _, _ in self._restarts]
+        return min(deadline for deadline in deadlines if deadline is not None)
+
+    def drain(self, reason: str, now: float, status: int = 0) -> list[Effect]:
+        """End the server: not ready, finish what is under way, stop all processes, exit."""
+        if self._exit_deadline is None:
+            self._out.append(Emit("I", f"{reason}: draining, {len(self.requests)} request(s) under way"))
+            self._begin_exit(status, now)
+        return self._take(now)
+
+    @property
+    def is_ready(self) -> bool:
+        """What `/v2/health/ready` says."""
+        if not self.is_started or self._exit_deadline is not None:
+            return False
+        if not self.config.strict_readiness:
+            return True
+        return all(
+            model.versions and all(version.is_ready for version in model.versions.values())
+            for model in self.models.values()
+        )
+
+    # ------------------------------------------------------------------------------------------- messages
+
+    def _handle(self, peer: Peer, message: Message, now: float) -> None:  # noqa: C901, PLR0912  # one case per message
+        match message:
+            case Infer():
+                self.requests.accept(peer.token, message, now)
+            case Executed():
+                instance = self._instance(peer)
+                self.requests.executed(instance, message, now)
+                self.fleet.executed(instance, now)
+            case Beat():
+                if peer.role == "worker":
+                    instance = self._instance(peer)
+                    instance.shm_used, instance.shm_mapped = message.shm_used, message.shm_mapped
+            case Cancel():
+                self.requests.cancel(peer.token, message.request, now)
+            case RegionOpened(name):
+                self._out += self._regions.opened(peer.token, name, self._readers_of(peer))
+            case RegionClosed(name):
+                self._out += self._regions.closed(peer.token, name, self._readers_of(peer))
+            case RegionDropped(name):
+                self._out += self._regions.dropped(peer.token, name)
+            case (
+                GetServerReady()
+                | GetModelReady()
+                | GetModelMetadata()
+                | GetModelConfig()
+                | GetStatistics()
+                | GetMetrics()
+            ):
+                self._out.append(Send(peer.token, self._answer(message)))
+            case Hello():
+                self._greet(peer, message, now)
+            case Loaded():
+                self.fleet.loaded(self._instance(peer), message, now)
+            case LoadFailed():
+                self.fleet.load_failed(self._instance(peer), message, now)
+            case Log(level, text):
+                self._out.append(Emit(level if level in "IWEV" else "I", f"[{peer.name}] {text}"))
+            case ModelDescribed(description):
+                self.fleet.apply(_description(description), now)
+            case ModelRejected(model, error):
+                self.fleet.reject(model, error)
+            case ModelRemoved(model):
+                self.fleet.remove(model, now)
+            case RepositoryScanned():
+                self._is_scanned = True
+            case MemorySampled(pss):
+                self._memory = pss
+            case _:
+                raise ProtocolError(f"{type(message).__name__} is not for the broker")
+
+    def _greet(self, peer: Peer, hello: Hello, now: float) -> None:
+        if hello.protocol != PROTOCOL or hello.role != peer.role:
+            raise ProtocolError(f"a hello of protocol {hello.protocol} as {hello.role}")
+        peer.last_seen = now
+        if peer.role == "worker":
+            self.fleet.hello(peer.token, hello.pid)
+            self._out += self._regions.joined(peer.token, self._tokens_of(*READERS))
+        elif peer.role != "repository":
+            self._out += [Send(peer.token, Welcome(self._frontends.options)), Send(peer.token, self._directory)]
+            if peer.role in READERS:
+                self._out += self._regions.joined(peer.token, self.fleet.workers)
+
+    def _answer(self, question: Question) -> Answer:
+        try:
+            return Answer(question.request, ErrorCode.OK, "", self._content(question))
+        except Rejected as error:
+            return Answer(question.request, error.code, str(error), None)
+
+    def _content(self, question: Question) -> Any:
+        match question:
+            case GetServerReady():
+                return {"live": self._exit_deadline is None, "ready": self.is_ready}
+            case GetModelReady(_, model, version):
+                return {"ready": answers.is_model_ready(self.models, model, version)}
+            case GetModelMetadata(_, model, version):
+                return answers.metadata(self.models, model, version)
+            case GetModelConfig(_, model, version):
+                return answers.look_up(self.models, model, version).description.config
+            case GetStatistics(_, model, version):
+                return answers.statistics(self.models, model, version)
+            case GetMetrics():
+                return metrics.families(self.models, self._memory)
+            case _:
+                assert_never(question)
+
+    # ------------------------------------------------------------------------------------------- processes
+
+    def _launch(self, role: str, name: str, visible_devices: str | None = "") -> str:
+        """Have a process started; its token was never used before."""
+        token = f"{role[0]}{next(self._tokens)}"
+        self.peers[token] = Peer(token, role, name)
+        self._out.append(Start(token, role, name, visible_devices))
+        return token
+
+    def _restart(self, peer: Peer, death: Death, now: float) -> None:
+        quick = peer.last_seen is None or now - peer.started < SILENCE_SECONDS
+        self._deaths[peer.name] = self._deaths.get(peer.name, 0) + 1 if quick else 1
+        output = f"; last output: {' | '.join(death.last_lines)}" if death.last_lines else ""
+        self._out.append(Emit("E", f"{peer.name} died, starting it again: {death.text}{output}"))
+        self._restarts.append((now + back_off(self._deaths[peer.name]), peer.role, peer.name))
+
+    def _kill(self, peer: Peer, why: str) -> None:
+        if not peer.is_killed:
+            peer.is_killed = True
+            self._out += [Emit("W", f"{peer.name} (pid {peer.pid}) {why}: killing it"), Kill(peer.token)]
+
+    def _look_for_silence(self, now: float) -> None:
+        for peer in self.peers.values():
+            if peer.last_seen is None:
+                if now - peer.started > START_SECONDS:
+                    self._kill(peer, "does not start")
+            elif now - peer.last_seen > SILENCE_SECONDS and not self._is_busy(peer):
+                self._kill(peer, f"gives no sign of life for {SILENCE_SECONDS:g} s")
+        repository = self._tokens_of("repository")
+        if repository:
+            pids = tuple(peer.pid for peer in self.peers.values() if peer.pid)
+            self._out.append(Send(repository[0], Sample(pids)))
+
+    def _is_busy(self, peer: Peer) -> bool:
+        """A worker does not beat while it loads or executes."""
+        instance = self.fleet.workers.get(peer.token)
+        return instance is not None and (bool(instance.attempts) or instance.ready_at is None)
+
+    def _readers_of(self, peer: Peer) -> list[str]:
+        return self._tokens_of(*READERS) if peer.role == "worker" else self._tokens_of("worker")
+
+    def _tokens_of(self, *roles: str) -> list[str]:
+        """The peers of these roles that have said hello."""
+        return [token for token, peer in self.peers.items() if peer.role in roles and peer.last_seen is not None]
+
+    def _instance(self, peer: Peer) -> Instance:
+        instance = self.fleet.workers.get(peer.token)
+        if instance is None:
+            raise ProtocolError(f"{peer.name} is no worker")
+        return instance
+
+    # ------------------------------------------------------------------------------------------- after each event
+
+    def _take(self, now: float) -> list[Effect]:
+        """Everything that the event called for, after the consequences that hold after any event."""
+        if self.fleet.is_changed:
+            self._publish_directory()
+        if not self.is_started and self._is_scanned:
+            self._check_started(now)
+        if self._exit_deadline is not None:
+            self._advance_exit(now)
+        effects, self._out[:] = list(self._out), []
+        return effects
+
+    def _publish_directory(self) -> None:
+        self.fleet.is_changed = False
+        backends = {m.name: m.description.backend for m in self.models.values() if m.description is not None}
+        self._directory = Directory(backends, {b: self.config.shm(b) for b in {"", *backends.values()}})
+        self._out += [Send(token, self._directory) for token in self._tokens_of(*READERS)]
+
+    def _check_started(self, now: float) -> None:
+        versions = [v for model in self.models.values() for v in model.versions.values()]
+        if any(version.state is VersionState.LOADING for version in versions):
+            return
+        self.is_started = True
+        failed = [m.name for m in self.models.values() if m.rejected]
+        failed += [v.model for v in versions if v.state is VersionState.UNAVAILABLE]
+        if failed and self.config.exit_on_error and self._exit_deadline is None:
+            self._out.append(Emit("E", f"creating server: Internal - failed to load all models: {', '.join(failed)}"))
+            self._begin_exit(1, now)
+
+    def _begin_exit(self, status: int, now: float) -> None:
+        self._exit_deadline = now + self.config.exit_timeout_secs
+        self._exit_status = status
+        self.requests.is_stopping = True
+
+    def _advance_exit(self, now: float) -> None:
+        """Requests first, then workers, then everybody else."""
+        if len(self.requests):
+            return
+        self.fleet.stop(now)
+        if self.fleet.workers:
+            return
+        if not self.peers:
+            self._out.append(Exit(self._exit_status))
+        for peer in self.peers.values():
+            if not peer.is_told_to_stop:
+                peer.is_told_to_stop = True
+                self._out.append(Send(peer.token, Stop("exit")) if peer.last_seen is not None else Kill(peer.token))
+
+
+def _description(wire: dict[str, Any]) -> ModelDescription:
+    try:
+        return ModelDescription.from_wire(wire)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolError(f"no model description: {error!r}") from None

@@ -1,0 +1,49 @@
+"""What the core wants done: data, executed by the server loop."""
+
+from typing import NamedTuple, TypeAlias
+
+from broker.messages import Message
+
+
+class Send(NamedTuple):
+    """Send a message to a peer."""
+
+    peer: str
+    message: Message
+
+
+class Start(NamedTuple):
+    """Start a process. `name` is for people, `visible_devices` its CUDA_VISIBLE_DEVICES (None: inherit ours)."""
+
+    peer: str
+    role: str
+    name: str
+    visible_devices: str | None
+
+
+class Kill(NamedTuple):
+    """SIGKILL a peer's process; its death comes back as an event."""
+
+    peer: str
+
+
+class Unlink(NamedTuple):
+    """Remove a region's name."""
+
+    region: str
+
+
+class Emit(NamedTuple):
+    """Write a line to the server's log; level is one of `IWEV`."""
+
+    level: str
+    text: str
+
+
+class Exit(NamedTuple):
+    """End the server with this exit status."""
+
+    status: int
+
+
+Effect: TypeAlias = Send | Start | Kill | Unlink | Emit | Exit

@@ -1,0 +1,383 @@
+"""Which instances there should be: models come, change, scale and go, workers start, die and start again. Pure.
+
+What a new description asks for is reached by the smallest change: scheduling settings apply in place, `count` starts
+or drains the difference, anything else loads new versions beside the old, which go on serving until these are ready.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from broker.effects import Effect, Emit, Kill, Send
+from broker.messages import Load, Loaded, LoadFailed, ProtocolError, Stop
+from broker.models import (
+    QUICK_DEATH_SECONDS,
+    SERVICE_SECONDS,
+    Instance,
+    InstanceState,
+    Model,
+    Version,
+    VersionState,
+    back_off,
+    plan_scale,
+)
+from broker.requests import Death, Requests
+from configs.description import Instance as InstanceSpec
+from configs.description import ModelDescription, TensorSpec
+from configs.server import ServerConfig
+
+UNLOAD_SECONDS = 30.0
+"""How long a worker may take to finalize before it is killed."""
+
+
+class Fleet:
+    """Owns the models' instances and the workers behind them."""
+
+    def __init__(
+        self,
+        models: dict[str, Model],
+        requests: Requests,
+        config: ServerConfig,
+        out: list[Effect],
+        launch: Callable[[str, str, str | None], str],
+    ) -> None:
+        """`models` is shared with `requests`; `launch(role, name, visible_devices)` starts a process."""
+        self.models = models
+        self._requests = requests
+        self._config = config
+        self._out = out
+        self._launch = launch
+        self.is_changed = False  # models have come, gone or changed their backend
+        self.workers: dict[str, Instance] = {}
+        self._stopping: dict[str, float] = {}  # worker that was told to stop -> when it is killed
+
+    # ------------------------------------------------------------------------------------------- configuration
+
+    def apply(self, description: ModelDescription, now: float) -> None:
+        """The repository describes a model as it should be."""
+        model = self.models.setdefault(description.name, Model(description.name))
+        self._log_warnings(model, description)
+        is_change = model.description is not None and model.description != description
+        model.rejected, model.description = "", description
+        self.is_changed = True
+        fresh: dict[int, Version] = {}
+        for number in description.versions:
+            wanted = Version.create(description, number)
+            current = self._current(model, wanted)
+            if current is None:
+                fresh[number] = wanted
+            else:
+                current.reschedule(description)
+                self._scale(current, description.instances, now)
+        for number in [n for n in model.incoming if n in fresh or n not in description.versions]:
+            self._retire(model, model.incoming.pop(number), now)
+        if is_change:
+            self._emit("I", f"model '{model.name}': new configuration applied")
+        for number, version in fresh.items():
+            self._admit(model, number, version, now)
+        self._promote(model, now)
+
+    def reject(self, name: str, error: str) -> None:
+        """The repository cannot read a model's configuration: what is served stays."""
+        model = self.models.setdefault(name, Model(name))
+        if model.rejected != error:
+            model.rejected = error
+            kept = "; what is served is unchanged" if model.versions else ""
+            self._emit("E", f"model '{name}': {error}{kept}")
+
+    def remove(self, name: str, now: float) -> None:
+        """The model is gone from the repository: its requests are finished, then its instances stop."""
+        model = self.models.get(name)
+        if model is None:
+            return
+        self._emit("I", f"model '{name}' is no longer configured: unloading")
+        model.description = None
+        self.is_changed = True
+        for version in [*model.versions.values(), *model.incoming.values()]:
+            self._retire(model, version, now)
+        model.versions.clear()
+        model.incoming.clear()
+        self._forget(model)
+
+    def _current(self, model: Model, wanted: Version) -> Version | None:
+        """The version that already is (or is becoming) what is wanted."""
+        for versions in (model.incoming, model.versions):
+            version = versions.get(wanted.number)
+            if version is not None and version.fingerprint == wanted.fingerprint:
+                return version if version.state is not VersionState.UNAVAILABLE else None
+        return None
+
+    def _admit(self, model: Model, number: int, version: Version, now: float) -> None:
+        """Load a version: beside what serves, or in place of what does not."""
+        serving = any(v.state is VersionState.READY for v in model.versions.values())
+        old = model.versions.get(number)
+        if serving:
+            model.incoming[number] = version
+        else:
+            if old is not None:
+                self._retire(model, old, now)
+            model.versions[number] = version
+        self._scale(version, version.description.instances, now)
+
+    def _promote(self, model: Model, now: float) -> None:
+        """When all incoming versions are ready they take over at once, and what is not wanted any more retires."""
+        if any(version.state is VersionState.LOADING for version in model.incoming.values()):
+            return
+        for number, version in model.incoming.items():
+            old = model.versions.pop(number, None)
+            if old is not None:
+                self._retire(model, old, now)
+            model.versions[number] = version
+        model.incoming.clear()
+        if model.description is not None:
+            for number in [n for n in model.versions if n not in model.description.versions]:
+                self._retire(model, model.versions.pop(number), now)
+
+    # ------------------------------------------------------------------------------------------- scaling
+
+    def _scale(self, version: Version, wanted: tuple[InstanceSpec, ...], now: float) -> None:
+        plan = plan_scale([i for i in version.instances if i.state is not InstanceState.FAILED], wanted)
+        version.instances = [i for i in version.instances if i.state is not InstanceState.FAILED]
+        for instance, spec in plan.keep:
+            instance.spec = spec
+        for spec in plan.start:
+            instance = Instance(spec, version)
+            version.instances.append(instance)
+            self._start(instance)
+        for instance in plan.drain:
+            self._drain(instance, now)
+        if version.state is VersionState.READY and (plan.start or plan.drain):
+            self._emit(
+                "I",
+                f"model '{version.model}' version {version.number}: {len(plan.start)} instance(s) starting, "
+                f"{len(plan.drain)} draining, {len(plan.keep)} unchanged",
+            )
+        self._settle(version, now)
+
+    def _start(self, instance: Instance) -> None:
+        instance.peer = self._launch("worker", instance.key, instance.spec.visible_devices)
+        instance.state = InstanceState.STARTING
+        instance.restart_at = instance.ready_at = None
+        instance.pid, instance.reason, instance.execution_seconds = 0, "", None
+        self.workers[instance.peer] = instance
+
+    def _drain(self, instance: Instance, now: float) -> None:
+        """No new work; stop when the old is done."""
+        if instance.state in {InstanceState.WAITING, InstanceState.FAILED}:
+            instance.version.instances.remove(instance)
+            return
+        instance.state = InstanceState.DRAINING
+        self._stop_if_done(instance, now)
+
+    def _stop_if_done(self, instance: Instance, now: float) -> None:
+        if instance.state is InstanceState.DRAINING and not instance.attempts and instance.peer not in self._stopping:
+            self._stopping[instance.peer] = now + UNLOAD_SECONDS
+            is_loaded = instance.ready_at is not None
+            self._out.append(Send(instance.peer, Stop("unload")) if is_loaded else Kill(instance.peer))
+
+    def _retire(self, model: Model, version: Version, now: float) -> None:
+        """Take a version out of service; it finishes its requests first."""
+        if version.state is VersionState.LOADING:
+            self._requests.give_up(version, "the model is being unloaded", now)
+        version.state = VersionState.UNLOADING
+        if version not in model.retiring:
+            model.retiring.append(version)
+        self._finish_retiring(model, now)
+
+    def _finish_retiring(self, model: Model, now: float) -> None:
+        for version in list(model.retiring):
+            if not version.scheduler and not version.executing:
+                for instance in list(version.instances):
+                    if instance.state is not InstanceState.DRAINING:
+                        self._drain(instance, now)
+            if not version.instances:
+                model.retiring.remove(version)
+        self._forget(model)
+
+    def _forget(self, model: Model) -> None:
+        if model.description is None and not model.rejected and not any(True for _ in model.all_versions()):
+            self.models.pop(model.name, None)
+
+    # ------------------------------------------------------------------------------------------- workers' events
+
+    def hello(self, peer: str, pid: int) -> None:
+        """A worker is up: tell it what to load."""
+        instance = self.workers[peer]
+        instance.pid = pid
+        if instance.state is not InstanceState.STARTING:
+            return
+        instance.state = InstanceState.LOADING
+        version = instance.version
+        description = version.description
+        settings = {
+            **self._config.backend_config.get("", {}),
+            **self._config.backend_config.get(description.backend, {}),
+        }
+        self._out.append(
+            Send(
+                peer,
+                Load(
+                    version.model,
+                    version.number,
+                    instance.key,
+                    description.backend,
+                    description.path,
+                    instance.spec.kind,
+                    0,
+                    json.dumps(description.config),
+                    settings,
+                    self._config.shm(description.backend),
+                    self._config.log_verbose,
+                ),
+            )
+        )
+
+    def loaded(self, instance: Instance, message: Loaded, now: float) -> None:
+        """An instance is ready."""
+        version = instance.version
+        instance.ready_at = instance.busy_since = now
+        if instance.state is InstanceState.LOADING:
+            instance.state = InstanceState.READY
+        version.complete(_specs(message.inputs), _specs(message.outputs))
+        self._settle(version, now)
+        self._requests.dispatch(version, now)
+
+    def load_failed(self, instance: Instance, message: LoadFailed, now: float) -> None:
+        """An instance says that it cannot be loaded."""
+        self._fail_load(instance, message.error, now)
+
+    def executed(self, instance: Instance, now: float) -> None:
+        """A batch is done: perhaps that was what a draining instance or a retiring version waited for."""
+        if instance.state is InstanceState.DRAINING:
+            self._stop_if_done(instance, now)
+        if instance.version.state is VersionState.UNLOADING:
+            self._finish_retiring(self.models[instance.version.model], now)
+
+    def lost(self, peer: str, death: Death, now: float) -> None:
+        """A worker's process is gone."""
+        instance = self.workers.pop(peer)
+        version, state, hung = instance.version, instance.state, instance.reason
+        self._stopping.pop(peer, None)
+        instance.peer, instance.pid, instance.shm_used, instance.shm_mapped = "", 0, 0, 0
+        if state is InstanceState.READY:
+            instance.state = InstanceState.WAITING
+        self._requests.worker_lost(instance, death, now)
+        if state is InstanceState.DRAINING:
+            version.instances.remove(instance)
+        elif state is InstanceState.WAITING:
+            instance.restart_at = now + back_off(instance.quick_deaths)
+        elif state is not InstanceState.FAILED:
+            self._revive(instance, death, hung, now)
+        self._settle(version, now)
+        if version.state is VersionState.UNLOADING and version.model in self.models:
+            self._finish_retiring(self.models[version.model], now)
+
+    def _revive(self, instance: Instance, death: Death, hung: str, now: float) -> None:
+        """Start a dead worker again, at once the first time."""
+        was_ready = instance.ready_at is not None
+        output = f"; last output: {' | '.join(death.last_lines)}" if death.last_lines else ""
+        self._emit("E", f"{instance.key}: worker died: {hung or death.text}{output}")
+        if not was_ready and instance.version.state is VersionState.LOADING and not death.is_outside:
+            self._fail_load(instance, f"the worker died while loading: {death.text}{output}", now)
+            return
+        service = now - instance.ready_at if instance.ready_at is not None else 0.0
+        if service >= SERVICE_SECONDS:
+            instance.quick_deaths = 0
+        if not was_ready or service < QUICK_DEATH_SECONDS:
+            instance.quick_deaths += 1
+        cause = "hung" if hung else "killed" if death.is_outside else "crash"
+        instance.restarts[cause] = instance.restarts.get(cause, 0) + 1
+        instance.state = InstanceState.WAITING
+        instance.restart_at = now + back_off(instance.quick_deaths)
+        instance.reason = death.text
+        self.tick(now)
+
+    def _fail_load(self, instance: Instance, error: str, now: float) -> None:
+        version = instance.version
+        if instance.restarts and version.state is VersionState.READY:
+            instance.quick_deaths += 1
+            instance.state = InstanceState.WAITING
+            instance.reason = error
+            self._emit("E", f"{instance.key}: failed to load again: {error}")
+        else:
+            instance.state = InstanceState.FAILED
+            instance.reason = error
+            self._emit("E", f"{instance.key}: failed to load: {error}")
+        if instance.peer in self.workers:
+            self._stopping[instance.peer] = now + UNLOAD_SECONDS
+            self._out.append(Send(instance.peer, Stop("load failed")))
+        if version.state is VersionState.LOADING:
+            self._fail_version(version, error, now)
+
+    def _fail_version(self, version: Version, error: str, now: float) -> None:
+        version.state = VersionState.UNAVAILABLE
+        version.reason = error
+        for instance in list(version.instances):
+            if instance.state is not InstanceState.FAILED:
+                self._drain(instance, now)
+        model = self.models[version.model]
+        if model.incoming.get(version.number) is version:
+            self._emit("E", f"model '{model.name}': version {version.number} failed to load, the old keeps serving")
+            model.rejected = f"version {version.number} failed to load: {error}"
+            for number in list(model.incoming):
+                self._retire(model, model.incoming.pop(number), now)
+
+    def _settle(self, version: Version, now: float) -> None:
+        """Bring a version's state up to date with its instances."""
+        alive = [i for i in version.instances if i.state is InstanceState.READY]
+        settled = [i for i in version.instances if i.state is not InstanceState.DRAINING]
+        if version.state is VersionState.LOADING and settled and len(alive) == len(settled):
+            version.state = VersionState.READY
+            self._emit("I", f"model '{version.model}' version {version.number} is ready: {len(alive)} instance(s)")
+            self._promote(self.models[version.model], now)
+        if version.state is VersionState.READY:
+            version.down_since = None if alive else (now if version.down_since is None else version.down_since)
+
+    # ------------------------------------------------------------------------------------------- time
+
+    def tick(self, now: float) -> None:
+        """Restart what is due; kill workers that do not stop."""
+        for instance in self._waiting():
+            if instance.restart_at is not None and instance.restart_at <= now:
+                self._start(instance)
+        for peer, deadline in list(self._stopping.items()):
+            if deadline <= now:
+                self._stopping[peer] = now + UNLOAD_SECONDS
+                self._out += [Emit("W", f"{peer} does not stop, killing it"), Kill(peer)]
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do."""
+        restarts = [i.restart_at for i in self._waiting() if i.restart_at is not None]
+        return min([*restarts, *self._stopping.values()], default=None)
+
+    def stop(self, now: float) -> None:
+        """Stop every worker: the server ends."""
+        for model in self.models.values():
+            for version in model.all_versions():
+                for instance in list(version.instances):
+                    self._drain(instance, now)
+
+    def _waiting(self) -> list[Instance]:
+        return [
+            instance
+            for model in self.models.values()
+            for version in model.all_versions()
+            for instance in version.instances
+            if instance.state is InstanceState.WAITING
+        ]
+
+    def _log_warnings(self, model: Model, description: ModelDescription) -> None:
+        known = model.description.warnings if model.description is not None else ()
+        for warning in description.warnings:
+            if warning not in known:
+                self._emit("W", f"model '{description.name}': {warning}")
+
+    def _emit(self, level: str, text: str) -> None:
+        self._out.append(Emit(level, text))
+
+
+def _specs(wire: tuple[Any, ...]) -> tuple[TensorSpec, ...]:
+    try:
+        return tuple([TensorSpec(str(n), str(t), None if dims is None else tuple(dims)) for n, t, dims in wire])
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"no inputs or outputs: {error}") from None

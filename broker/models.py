@@ -1,0 +1,243 @@
+"""Models, their versions and instances as they run: state without I/O, changed only by the core."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from broker.request import Request
+from broker.schedulers import Scheduler, make
+from broker.statistics import Statistics
+from broker.validation import Signature
+from configs.description import Instance as InstanceSpec
+from configs.description import ModelDescription, TensorSpec
+
+PREFETCH_SECONDS = 0.001
+"""A worker is given so much waiting work that it never idles while a message is under way."""
+PREFETCH_LIMIT = 16
+SLOW_SECONDS = 0.02
+"""Executions of this length lose nothing to a message's way: nothing waits behind them."""
+QUICK_DEATH_SECONDS = 10.0
+"""A death this soon after ready counts towards the back-off."""
+SERVICE_SECONDS = 30.0
+"""After this long in service the back-off starts anew."""
+MAX_BACK_OFF_SECONDS = 10.0
+
+
+class InstanceState(StrEnum):
+    """`starting -> loading -> ready -> draining -> gone`; `waiting` for the back-off, `failed` for good."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class VersionState(StrEnum):
+    """Triton's states of a model version."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    UNLOADING = "UNLOADING"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One batch at one worker."""
+
+    number: int
+    requests: list[Request]
+    sent: float
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    """One instance, and the worker process that hosts it now."""
+
+    spec: InstanceSpec
+    version: "Version"
+    state: InstanceState = InstanceState.WAITING
+    peer: str = ""
+    pid: int = 0
+    reason: str = ""
+    attempts: dict[int, Attempt] = field(default_factory=dict)
+    execution_seconds: float | None = None  # moving average of one execution
+    ready_at: float | None = None
+    restart_at: float | None = None
+    busy_since: float = 0.0
+    quick_deaths: int = 0
+    restarts: dict[str, int] = field(default_factory=dict)  # by cause
+    shm_used: int = 0
+    shm_mapped: int = 0
+
+    @property
+    def key(self) -> str:
+        """The instance's name in messages to people: `digits_0_0`."""
+        return self.spec.name
+
+    def capacity(self) -> int:
+        """How many batches the worker may hold, executing and waiting."""
+        return 1 + prefetch(self.execution_seconds)
+
+
+def prefetch(execution_seconds: float | None) -> int:
+    """How many batches may wait at a worker behind the one that it executes."""
+    if execution_seconds is None or execution_seconds >= SLOW_SECONDS:
+        return 0
+    return min(PREFETCH_LIMIT, max(1, int(PREFETCH_SECONDS / max(execution_seconds, 1e-9))))
+
+
+def back_off(quick_deaths: int) -> float:
+    """Seconds to wait before the next start, after this many quick deaths in a row: the first restart is at once."""
+    if quick_deaths <= 1:
+        return 0.0
+    return min(MAX_BACK_OFF_SECONDS, float(0.5 * 2 ** (quick_deaths - 2)))
+
+
+@dataclass(slots=True, eq=False)
+class Version:
+    """One loaded (or loading) version of a model: the unit that requests go to."""
+
+    model: str
+    number: int
+    description: ModelDescription
+    scheduler: Scheduler
+    signature: Signature
+    state: VersionState = VersionState.LOADING
+    reason: str = ""
+    instances: list[Instance] = field(default_factory=list)
+    statistics: Statistics = field(default_factory=Statistics)
+    order: deque[Request] = field(default_factory=deque)  # unanswered, when preserve_ordering
+    down_since: float | None = None
+    executing: int = 0  # requests at workers
+
+    @staticmethod
+    def create(description: ModelDescription, number: int) -> "Version":
+        """A version that is to be loaded."""
+        return Version(
+            description.name,
+            number,
+            description,
+            make(description),
+            Signature(description.name, description.max_batch_size, description.inputs, description.outputs),
+        )
+
+    @property
+    def is_ready(self) -> bool:
+        """It serves: it was loaded and at least one instance is alive."""
+        return self.state is VersionState.READY and any(i.state is InstanceState.READY for i in self.instances)
+
+    @property
+    def fingerprint(self) -> tuple[str, str]:
+        """Changes exactly when the workers would have to load something else."""
+        return self.description.fingerprint, self.description.version_fingerprints.get(self.number, "")
+
+    @property
+    def preserves_order(self) -> bool:
+        """Responses leave in the order of the requests."""
+        batching = self.description.dynamic_batching
+        return batching is not None and batching.preserve_ordering
+
+    @property
+    def reshapes(self) -> bool:
+        """Some output has a `reshape`."""
+        return any(spec.reshape is not None for spec in self.signature.outputs)
+
+    @property
+    def execution_timeout(self) -> float | None:
+        """Seconds after which an execution counts as hung (parameter `execution_timeout_ms`); None: never."""
+        value = self.description.parameters.get("execution_timeout_ms", "")
+        return int(value) / 1000 if value.isdigit() and int(value) else None
+
+    @property
+    def retries_started(self) -> bool:
+        """Requests that a dead worker had begun may run once more (parameter `retry_on_crash`)."""
+        refused = self.description.parameters.get("retry_on_crash", "true").lower() in {"false", "off", "0"}
+        return not refused and not self.description.decoupled
+
+    def complete(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        """Take over what the worker found where the configuration declares no inputs or outputs."""
+        self.signature = self.signature._replace(
+            inputs=self.signature.inputs or tuple(inputs), outputs=self.signature.outputs or tuple(outputs)
+        )
+
+    def reschedule(self, description: ModelDescription) -> None:
+        """Go on under new scheduling settings; the queue is kept."""
+        if description.dynamic_batching != self.description.dynamic_batching:
+            queued = self.scheduler.drain()
+            self.scheduler = make(description)
+            for request in queued:
+                self.scheduler.enqueue(request)
+        self.description = description
+
+    def pick(self) -> Instance | None:
+        """The ready instance with the least to do that may take another batch."""
+        best: Instance | None = None
+        for instance in self.instances:
+            if (
+                instance.state is InstanceState.READY
+                and len(instance.attempts) < instance.capacity()
+                and (best is None or len(instance.attempts) < len(best.attempts))
+            ):
+                best = instance
+        return best
+
+
+@dataclass(slots=True, eq=False)
+class Model:
+    """One model of the repository."""
+
+    name: str
+    description: ModelDescription | None = None
+    versions: dict[int, Version] = field(default_factory=dict)  # serving, or failed at their first load
+    incoming: dict[int, Version] = field(default_factory=dict)  # loading beside those that serve
+    retiring: list[Version] = field(default_factory=list)  # finishing their requests
+    rejected: str = ""  # what is wrong with the newest configuration
+
+    def all_versions(self) -> Iterator[Version]:
+        """Everything that has instances."""
+        yield from self.versions.values()
+        yield from self.incoming.values()
+        yield from self.retiring
+
+    def newest_ready(self) -> Version | None:
+        """The version that serves requests which name none."""
+        loaded = [v for v in self.versions.values() if v.state is VersionState.READY]
+        ready = [v for v in loaded if v.is_ready] or loaded
+        return max(ready, key=lambda v: v.number, default=None)
+
+
+@dataclass(slots=True)
+class ScalePlan:
+    """How to get from the running instances to the wanted ones."""
+
+    keep: list[tuple[Instance, InstanceSpec]]
+    start: list[InstanceSpec]
+    drain: list[Instance]
+
+
+def plan_scale(running: Sequence[Instance], wanted: Sequence[InstanceSpec]) -> ScalePlan:
+    """Match instances by what they are (device, group), not by name: exactly the difference starts or drains.
+
+    Instances whose name is still wanted are kept first. Of equal ones the last are drained.
+    """
+    plan = ScalePlan([], [], [])
+    available = {id(i): i for i in running if i.state is not InstanceState.DRAINING}
+    unmatched: list[InstanceSpec] = []
+    for spec in wanted:
+        same = [i for i in available.values() if (i.spec.name, i.spec.signature) == (spec.name, spec.signature)]
+        if same:
+            plan.keep.append((available.pop(id(same[0])), spec))
+        else:
+            unmatched.append(spec)
+    for spec in unmatched:
+        same = [i for i in available.values() if i.spec.signature == spec.signature]
+        if same:
+            plan.keep.append((available.pop(id(same[0])), same[0].spec))
+        else:
+            plan.start.append(spec)
+    plan.drain = list(available.values())
+    return plan

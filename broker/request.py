@@ -1,0 +1,35 @@
+"""A request as the core knows it, from its arrival to its one response."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.messages import Infer, Response
+from shm.ref import TensorRef
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request that was accepted. `enqueued` is in seconds of the monotonic clock.
+
+    `crashes` counts the deaths of workers that were executing it by their own fault, `kills` those that were killed
+    from outside. A request that met a death runs alone (`is_solo`).
+    """
+
+    peer: str
+    message: Infer
+    version: Any  # models.Version
+    inputs: tuple[TensorRef, ...]
+    batch: int
+    enqueued: float
+    shape_key: tuple[Any, ...] = ()
+    crashes: int = 0
+    kills: int = 0
+    is_cancelled: bool = False
+    is_orphan: bool = False  # its frontend is dead: nobody waits for the response
+    is_ordered: bool = False  # its response waits for those before it
+    response: Response | None = field(default=None)  # waiting for those before it
+
+    @property
+    def is_solo(self) -> bool:
+        """Run it without batch-mates, who must not suffer again."""
+        return bool(self.crashes or self.kills)

@@ -1,0 +1,278 @@
+"""The requests that are under way, from their acceptance to their one response. Pure."""
+
+from typing import NamedTuple
+
+from broker import answers
+from broker.effects import Effect, Emit, Kill, Send
+from broker.messages import (
+    ErrorCode,
+    Execute,
+    Executed,
+    Infer,
+    Item,
+    Parameters,
+    ProtocolError,
+    Response,
+    Result,
+)
+from broker.models import Attempt, Instance, Model, Version
+from broker.request import Request
+from broker.validation import Rejected, prefix, restore_shape, validate
+from shm.ref import TensorRef
+
+OUTAGE_SECONDS = 30.0
+"""How long requests wait for a model whose instances have all died; then they are refused."""
+HUNG = "hung: execution exceeded execution_timeout_ms"
+MAX_KILLS = 3
+"""How many deaths by a signal from outside a request survives."""
+
+
+class Death(NamedTuple):
+    """How a process ended. `is_outside`: a SIGKILL that was not ours (an operator, the OOM killer).
+
+    `started` is the number of the last attempt that the worker handed to execute; `last_lines` its last output.
+    """
+
+    text: str
+    is_outside: bool
+    started: int
+    last_lines: tuple[str, ...]
+
+
+class Requests:
+    """The in-flight table and the one function that gives work to instances (`dispatch`)."""
+
+    def __init__(self, models: dict[str, Model], out: list[Effect], epoch_offset: float) -> None:
+        """`out` collects the effects; `epoch_offset` turns the monotonic clock into seconds since the epoch."""
+        self._models = models
+        self._out = out
+        self._epoch_offset = epoch_offset
+        self._in_flight: dict[tuple[str, int], Request] = {}
+        self._attempts = 0
+        self._waiting: set[Version] = set()  # their queue waits for company
+        self._timed: set[Version] = set()  # they execute under execution_timeout_ms
+        self.is_stopping = False
+
+    def __len__(self) -> int:
+        """Requests without a response."""
+        return len(self._in_flight)
+
+    # ------------------------------------------------------------------------------------------- events
+
+    def accept(self, peer: str, infer: Infer, now: float) -> None:
+        """A frontend brings a request: queue it, or answer with what is wrong. Raises ProtocolError."""
+        if (peer, infer.request) in self._in_flight:
+            raise ProtocolError(f"request number {infer.request} is in use")
+        try:
+            if self.is_stopping:
+                raise Rejected(
+                    f"{prefix(infer.request_id)}Server is stopping, scheduler for model has stopped accepting new "
+                    "inference requests",
+                    ErrorCode.UNAVAILABLE,
+                )
+            version = answers.look_up(self._models, infer.model, infer.version)
+            if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS:
+                raise Rejected(answers.not_ready(version), ErrorCode.UNAVAILABLE)
+            accepted = validate(version.signature, infer)
+        except Rejected as error:
+            self._out.append(Send(peer, _refusal(infer, error.code, str(error))))
+            return
+        request = Request(peer, infer, version, accepted.inputs, accepted.batch, now)
+        if version.description.dynamic_batching is not None:
+            request.shape_key = tuple([(ref.name, ref.datatype, ref.shape[1:]) for ref in accepted.inputs])
+        if version.preserves_order:
+            request.is_ordered = True
+            version.order.append(request)
+        self._in_flight[peer, infer.request] = request
+        version.scheduler.enqueue(request)
+        self.dispatch(version, now)
+
+    def cancel(self, peer: str, number: int, now: float) -> None:
+        """The client is gone: a queued request leaves the queue, a running one is answered when it is done."""
+        request = self._in_flight.get((peer, number))
+        if request is None:
+            return
+        request.is_cancelled = True
+        if request.version.scheduler.remove(request):
+            self._fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
+
+    def executed(self, instance: Instance, message: Executed, now: float) -> None:
+        """A worker has finished a batch. Raises ProtocolError."""
+        attempt = instance.attempts.pop(message.attempt, None)
+        if attempt is None:
+            return
+        if len(message.results) != len(attempt.requests):
+            instance.attempts[message.attempt] = attempt
+            raise ProtocolError("a result for each request belongs in Executed")
+        version = instance.version
+        version.executing -= len(attempt.requests)
+        instance.busy_since = now
+        if not version.executing:
+            self._timed.discard(version)
+        seconds = (message.times[3] - message.times[0]) / 1e9
+        average = instance.execution_seconds
+        instance.execution_seconds = seconds if average is None else 0.8 * average + 0.2 * seconds
+        batch = sum(request.batch for request in attempt.requests)
+        version.statistics.executed(batch, message.times, int((now + self._epoch_offset) * 1000))
+        for request, result in zip(attempt.requests, message.results, strict=True):
+            self._finish(request, result, message.times, now)
+        self.dispatch(version, now)
+
+    def worker_lost(self, instance: Instance, death: Death, now: float) -> None:
+        """A worker is dead (its process is gone): what it held is retried or answered."""
+        attempts = sorted(instance.attempts.values(), key=lambda a: a.number)
+        instance.attempts.clear()
+        again: list[Request] = []
+        for attempt in attempts:
+            instance.version.executing -= len(attempt.requests)
+            for request in attempt.requests:
+                if request.is_orphan or request.is_cancelled:
+                    self._fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
+                elif attempt.number > death.started or self._may_retry(request, death):
+                    again.append(request)
+                else:
+                    self._fail(request, ErrorCode.UNAVAILABLE, _obituary(instance, death), "BACKEND", now)
+        for request in reversed(again):
+            instance.version.scheduler.requeue(request)
+        self.dispatch(instance.version, now)
+
+    def frontend_lost(self, peer: str) -> None:
+        """A frontend is dead: nobody waits for its requests."""
+        for request in [r for (owner, _), r in self._in_flight.items() if owner == peer]:
+            request.is_orphan = True
+            if request.version.scheduler.remove(request):
+                self._respond(request, _refusal(request.message, ErrorCode.CANCELLED, ""))
+
+    def give_up(self, version: Version, reason: str, now: float) -> None:
+        """Refuse everything that waits for a version that will not come back."""
+        for request in version.scheduler.drain():
+            self._fail(request, ErrorCode.UNAVAILABLE, reason, "OTHER", now)
+
+    # ------------------------------------------------------------------------------------------- dispatch
+
+    def dispatch(self, version: Version, now: float) -> None:
+        """Give queued requests to instances that may take them. Called after every change of state."""
+        while version.scheduler:
+            instance = version.pick()
+            if instance is None:
+                break
+            batch = version.scheduler.next_batch(now, not instance.attempts)
+            if not batch:
+                break
+            self._execute(instance, batch, now)
+        if version.scheduler and version.scheduler.deadline() is not None:
+            self._waiting.add(version)
+        else:
+            self._waiting.discard(version)
+
+    def tick(self, now: float) -> None:
+        """Dispatch what has waited long enough; kill workers that hang; refuse what waits for a dead model."""
+        for version in [v for v in self._waiting if (v.scheduler.deadline() or 0) <= now]:
+            self.dispatch(version, now)
+        for version in self._timed:
+            self._check_hung(version, now)
+        for model in self._models.values():
+            for version in model.all_versions():
+                if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS and version.scheduler:
+                    self.give_up(version, answers.not_ready(version), now)
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do."""
+        deadlines = [d for v in self._waiting if (d := v.scheduler.deadline()) is not None]
+        for version in self._timed:
+            limit = version.execution_timeout or 0.0
+            deadlines += [i.busy_since + limit for i in version.instances if i.attempts and i.reason != HUNG]
+        return min(deadlines, default=None)
+
+    def _check_hung(self, version: Version, now: float) -> None:
+        limit = version.execution_timeout or 0.0
+        for instance in version.instances:
+            if instance.attempts and now - instance.busy_since >= limit and instance.reason != HUNG:
+                instance.reason = HUNG
+                text = f"{instance.key}: {HUNG}, killing the worker (pid {instance.pid})"
+                self._out += [Emit("W", text), Kill(instance.peer)]
+
+    def _execute(self, instance: Instance, batch: list[Request], now: float) -> None:
+        self._attempts += 1
+        if not instance.attempts:
+            instance.busy_since = now
+        instance.attempts[self._attempts] = Attempt(self._attempts, batch, now)
+        instance.version.executing += len(batch)
+        if instance.version.execution_timeout is not None:
+            self._timed.add(instance.version)
+        items = tuple([_item(request) for request in batch])
+        self._out.append(Send(instance.peer, Execute(self._attempts, items)))
+
+    # ------------------------------------------------------------------------------------------- responses
+
+    def _finish(self, request: Request, result: Result, times: tuple[int, int, int, int], now: float) -> None:
+        if result.code != ErrorCode.OK:
+            code = result.code if result.code in ErrorCode.__members__.values() else ErrorCode.UNKNOWN
+            self._fail(request, ErrorCode(code), result.error, "BACKEND", now)
+            return
+        version, message = request.version, request.message
+        version.statistics.succeeded(
+            request.batch, int((now - message.received) * 1e9), max(0, times[0] - int(request.enqueued * 1e9)), times
+        )
+        outputs: tuple[TensorRef, ...] = result.outputs
+        if version.reshapes:
+            outputs = tuple([restore_shape(version.signature, ref) for ref in outputs])
+        self._respond(request, _success(request, outputs, result.parameters))
+
+    def _fail(self, request: Request, code: ErrorCode, error: str, reason: str, now: float) -> None:
+        request.version.statistics.failed(reason, int((now - request.message.received) * 1e9))
+        self._respond(request, _refusal(request.message, code, error))
+
+    def _respond(self, request: Request, response: Response) -> None:
+        """Send the response, or keep it until those before it have left (preserve_ordering)."""
+        if not request.is_ordered:
+            self._close(request, response)
+            return
+        request.response = response
+        order = request.version.order
+        while order and (ready := order[0].response) is not None:
+            self._close(order.popleft(), ready)
+
+    def _close(self, request: Request, response: Response) -> None:
+        del self._in_flight[request.peer, request.message.request]
+        if not request.is_orphan:
+            self._out.append(Send(request.peer, response))
+
+    def _may_retry(self, request: Request, death: Death) -> bool:
+        """Once more, alone, for a request that was being executed when its worker died."""
+        if not request.version.retries_started:
+            return False
+        if death.is_outside:
+            request.kills += 1
+            return request.kills <= MAX_KILLS
+        request.crashes += 1
+        return request.crashes == 1
+
+
+def _item(request: Request) -> Item:
+    m = request.message
+    return Item(
+        m.request_id,
+        request.inputs,
+        m.outputs,
+        m.parameters,
+        m.correlation_id,
+        m.flags,
+        m.priority,
+        m.timeout_us,
+        request.peer,
+    )
+
+
+def _success(request: Request, outputs: tuple[TensorRef, ...], parameters: Parameters) -> Response:
+    version = request.version
+    return Response(request.message.request, ErrorCode.OK, "", version.model, version.number, outputs, parameters)
+
+
+def _refusal(infer: Infer, code: ErrorCode, error: str) -> Response:
+    return Response(infer.request, code, error, infer.model, infer.version, (), {})
+
+
+def _obituary(instance: Instance, death: Death) -> str:
+    text = f"the worker of instance '{instance.key}' died while executing the request: {death.text}"
+    return f"{text}; last output: {' | '.join(death.last_lines)}" if death.last_lines else text

@@ -1,0 +1,46 @@
+"""The default scheduler: first come, first served, every request on its own."""
+
+from collections import deque
+
+from broker.request import Request
+
+
+class DefaultScheduler:
+    """A plain queue."""
+
+    def __init__(self) -> None:
+        """Empty."""
+        self._queue: deque[Request] = deque()
+
+    def enqueue(self, request: Request) -> None:
+        """See `Scheduler`."""
+        self._queue.append(request)
+
+    def requeue(self, request: Request) -> None:
+        """See `Scheduler`."""
+        self._queue.appendleft(request)
+
+    def next_batch(self, now: float, is_idle: bool) -> list[Request]:
+        """See `Scheduler`: the oldest request."""
+        return [self._queue.popleft()] if self._queue else []
+
+    def deadline(self) -> float | None:
+        """See `Scheduler`: nothing ever waits for company."""
+        return None
+
+    def remove(self, request: Request) -> bool:
+        """See `Scheduler`."""
+        if request in self._queue:
+            self._queue.remove(request)
+            return True
+        return False
+
+    def drain(self) -> list[Request]:
+        """See `Scheduler`."""
+        requests = list(self._queue)
+        self._queue.clear()
+        return requests
+
+    def __len__(self) -> int:
+        """See `Scheduler`."""
+        return len(self._queue)

@@ -1,0 +1,63 @@
+"""The dynamic batcher: requests of equal shapes wait, for a bounded time, to be executed together.
+
+The rules are Triton's. Of the requests at the head of the queue that fit together, the largest preferred size is
+sent as soon as it is reached; anything goes once the oldest request has waited for `max_queue_delay`.
+"""
+
+from collections import deque
+
+from broker.request import Request
+from broker.schedulers.default import DefaultScheduler
+from configs.description import DynamicBatching
+
+
+class DynamicScheduler(DefaultScheduler):
+    """A queue from which batches of up to `max_batch_size` are taken."""
+
+    def __init__(self, settings: DynamicBatching, max_batch_size: int, queued: tuple[Request, ...] = ()) -> None:
+        """`queued` are requests taken over from another scheduler, oldest first."""
+        super().__init__()
+        self._queue: deque[Request] = deque(queued)
+        self._preferred = frozenset(settings.preferred_batch_size) or frozenset({max_batch_size})
+        self._largest = max(self._preferred)
+        self._max_batch_size = max_batch_size
+        self._delay = settings.max_queue_delay
+
+    def next_batch(self, now: float, is_idle: bool) -> list[Request]:
+        """See `Scheduler`. Behind a busy instance only batches of the largest preferred size queue up."""
+        if not self._queue:
+            return []
+        count = self._plan(now, is_idle)
+        return [self._queue.popleft() for _ in range(count)]
+
+    def deadline(self) -> float | None:
+        """See `Scheduler`: when the oldest request has waited long enough."""
+        return self._queue[0].enqueued + self._delay if self._queue and self._delay else None
+
+    def _plan(self, now: float, is_idle: bool) -> int:
+        """How many requests from the head of the queue to send now."""
+        size, marked, count, is_full = 0, 0, 0, False
+        first = self._queue[0]
+        for request in self._queue:
+            if count and (
+                size + request.batch > self._max_batch_size
+                or request.shape_key != first.shape_key
+                or request.is_solo
+                or first.is_solo
+            ):
+                is_full = True
+                break
+            if size + request.batch > self._largest and not marked:
+                marked = count
+            size += request.batch
+            count += 1
+            if size in self._preferred:
+                marked = count
+        is_overdue = now >= first.enqueued + self._delay
+        if not is_idle and not is_full and size < self._largest:
+            return 0
+        if marked and not (self._delay and is_overdue):
+            return marked
+        if is_full or size >= self._largest or is_overdue:
+            return count
+        return 0

@@ -1,0 +1,108 @@
+"""Counts and durations of one model version, in the terms of Triton's statistics extension. Pure arithmetic."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+FAILURE_REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+
+
+@dataclass(slots=True)
+class Duration:
+    """How often something happened and how long it took in all, in nanoseconds."""
+
+    count: int = 0
+    ns: int = 0
+    us: int = 0  # each occurrence rounded down, as the metrics count
+
+    def add(self, ns: int, times: int = 1) -> None:
+        """`times` occurrences of `ns` each."""
+        self.count += times
+        self.ns += ns * times
+        self.us += ns // 1000 * times
+
+    def to_json(self) -> dict[str, int]:
+        """`{"count", "ns"}`."""
+        return {"count": self.count, "ns": self.ns}
+
+
+@dataclass(slots=True)
+class BatchStatistics:
+    """Executions of one total batch size."""
+
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Everything counted for one model version since it was loaded."""
+
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+    inference_count: int = 0
+    execution_count: int = 0
+    last_inference: int = 0
+    batches: dict[int, BatchStatistics] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAILURE_REASONS, 0))
+
+    def executed(self, batch: int, times: tuple[int, int, int, int], epoch_ms: int) -> None:
+        """One batch was executed; `times` as in `messages.Executed`."""
+        start, input_end, output_start, end = times
+        self.execution_count += 1
+        self.last_inference = epoch_ms
+        stats = self.batches.setdefault(batch, BatchStatistics())
+        stats.compute_input.add(input_end - start)
+        stats.compute_infer.add(output_start - input_end)
+        stats.compute_output.add(end - output_start)
+
+    def succeeded(self, batch: int, total_ns: int, queue_ns: int, times: tuple[int, int, int, int]) -> None:
+        """One request was answered: it took `total_ns` in all, `queue_ns` of them before its execution began."""
+        start, input_end, output_start, end = times
+        self.inference_count += batch
+        self.success.add(total_ns)
+        self.queue.add(queue_ns)
+        self.compute_input.add(input_end - start)
+        self.compute_infer.add(output_start - input_end)
+        self.compute_output.add(end - output_start)
+
+    def failed(self, reason: str, total_ns: int) -> None:
+        """One accepted request was answered with an error."""
+        self.failures[reason] += 1
+        self.fail.add(total_ns)
+
+    def to_json(self, model: str, version: int) -> dict[str, Any]:
+        """One element of `model_stats`."""
+        none = Duration().to_json()
+        return {
+            "name": model,
+            "version": str(version),
+            "last_inference": self.last_inference,
+            "inference_count": self.inference_count,
+            "execution_count": self.execution_count,
+            "inference_stats": {
+                "success": self.success.to_json(),
+                "fail": self.fail.to_json(),
+                "queue": self.queue.to_json(),
+                "compute_input": self.compute_input.to_json(),
+                "compute_infer": self.compute_infer.to_json(),
+                "compute_output": self.compute_output.to_json(),
+                "cache_hit": none,
+                "cache_miss": none,
+            },
+            "response_stats": {},
+            "batch_stats": [
+                {
+                    "batch_size": size,
+                    "compute_input": stats.compute_input.to_json(),
+                    "compute_infer": stats.compute_infer.to_json(),
+                    "compute_output": stats.compute_output.to_json(),
+                }
+                for size, stats in sorted(self.batches.items())
+            ],
+            "memory_usage": [],
+        }
