@@ -63,6 +63,14 @@ class Region:
             os.close(fd)
             raise
 
+    def private(self, offset: int, size: int) -> memoryview:
+        """A copy-on-write mapping of a range: nobody else sees what is written to it. It goes with its last view."""
+        begin = TABLE + offset
+        first = begin // PAGE * PAGE
+        access = mmap.PROT_READ | mmap.PROT_WRITE
+        mapped = mmap.mmap(self._fd, begin + size - first, flags=mmap.MAP_PRIVATE, prot=access, offset=first)
+        return memoryview(mapped)[begin - first :]
+
     def mark_done(self, slot: int, generation: int) -> None:
         """The reader's store: the block in `slot` may be used again."""
         self._table[slot] = generation

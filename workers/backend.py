@@ -1,0 +1,117 @@
+"""What a backend is: code that loads one kind of model and executes batches of requests on it."""
+
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NamedTuple, Protocol, TypeAlias
+
+from broker.messages import ErrorCode, Item, Parameters
+from shm.arena import Buffer
+from workers.errors import BackendError
+from workers.inputs import Inputs
+from workers.model import ModelSpec
+
+Log: TypeAlias = Callable[[str, str], None]
+"""Takes a level (one of `IWEV`) and a line for the server's log."""
+
+
+class Output(NamedTuple):
+    """One output tensor; `data` is its binary form, one-dimensional bytes."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Buffer
+
+
+class Response(NamedTuple):
+    """What a model answers to one request."""
+
+    outputs: Sequence[Output]
+    parameters: Parameters
+
+
+Outcome: TypeAlias = Response | BackendError
+
+
+class IO(NamedTuple):
+    """An input or output that the configuration does not declare; datatype "" is any, dims None are unchecked."""
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...] | None
+
+
+class Interface(NamedTuple):
+    """The inputs and outputs that the model itself declares; empty where the configuration does."""
+
+    inputs: tuple[IO, ...] = ()
+    outputs: tuple[IO, ...] = ()
+
+
+class Times:
+    """When a batch reached its stages, in nanoseconds of the monotonic clock; backends that gather say so."""
+
+    __slots__ = ("began", "inputs_ready", "outputs_computed")
+
+    def __init__(self) -> None:
+        """Execution begins now."""
+        self.began = self.inputs_ready = time.monotonic_ns()
+        self.outputs_computed = 0
+
+    def inputs_are_ready(self) -> None:
+        """The model's inputs are in place."""
+        self.inputs_ready = time.monotonic_ns()
+
+    def outputs_are_computed(self) -> None:
+        """The model has run; the first call counts."""
+        self.outputs_computed = self.outputs_computed or time.monotonic_ns()
+
+
+class Backend(Protocol):
+    """One loaded model. Made by its class as `cls(model, inputs, log)`, which only stores them."""
+
+    def load(self) -> Interface:
+        """Load the model. Raises BackendError, which is final."""
+
+    def execute(self, requests: Sequence[Item], times: Times) -> Sequence[Outcome]:
+        """Run a batch: one outcome for each request, in order. A BackendError raised fails the whole batch."""
+
+    def unload(self) -> None:
+        """The model is about to go; the process ends afterwards."""
+
+
+class _Entry(NamedTuple):
+    module: str
+    class_name: str
+    framework: str  # the package that may be missing, and the extra that brings it
+    extra: str
+
+
+_BACKENDS = {
+    "identity": _Entry("workers.backends.identity", "IdentityBackend", "", ""),
+    "python": _Entry("workers.backends.python", "PythonBackend", "", ""),
+    "pytorch": _Entry("workers.backends.pytorch", "PyTorchBackend", "torch", "torch"),
+    "onnxruntime": _Entry("workers.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime", "onnx"),
+}
+
+
+def create(model: ModelSpec, inputs: Inputs, log: Log) -> Backend:
+    """The backend that a model names; its framework is imported here, in this worker only. Raises BackendError."""
+    entry = _BACKENDS.get(model.backend)
+    if entry is None:
+        raise BackendError(
+            ErrorCode.INVALID_ARG,
+            f"unable to find backend '{model.backend}' for model '{model.name}', there are: {', '.join(_BACKENDS)}",
+        )
+    try:
+        cls: Callable[[ModelSpec, Inputs, Log], Backend] = getattr(import_module(entry.module), entry.class_name)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.partition(".")[0] != entry.framework:
+            raise
+        raise BackendError(
+            ErrorCode.UNAVAILABLE,
+            f"backend '{model.backend}' needs the package '{entry.framework}', which is not installed: "
+            f"pip install 'tidepool[{entry.extra}]'",
+        ) from None
+    return cls(model, inputs, log)

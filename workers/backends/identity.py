@@ -1,0 +1,66 @@
+"""The identity backend: every output is the input at its place in the configuration, byte for byte."""
+
+import time
+from collections.abc import Sequence
+
+from broker.messages import ErrorCode, Item
+from workers.backend import Interface, Log, Outcome, Output, Response, Times
+from workers.errors import BackendError
+from workers.inputs import Inputs
+from workers.model import ModelSpec
+
+
+class IdentityBackend:
+    """For benchmarks and tests. Parameters: `creation_delay_sec`, `execute_delay_ms`, and
+    `instance_wise_delay_multiplier`, which multiplies the delay by the instance's number in its group."""
+
+    def __init__(self, model: ModelSpec, inputs: Inputs, log: Log) -> None:
+        """Nothing to log."""
+        self._model = model
+        self._inputs = inputs
+        self._names: dict[str, str] = {}
+        self._delay = 0.0
+
+    def load(self) -> Interface:
+        """Pair inputs and outputs."""
+        model = self._model
+        if not model.inputs or len(model.inputs) != len(model.outputs):
+            raise BackendError(ErrorCode.INVALID_ARG, "model configuration must have equal input/output pairs")
+        for source, target in zip(model.inputs, model.outputs, strict=True):
+            if source.datatype != target.datatype:
+                raise BackendError(
+                    ErrorCode.INVALID_ARG,
+                    f"expected input and output datatype to match, got {source.data_type} and {target.data_type}",
+                )
+            self._names[source.name] = target.name
+        multiplier = _number(model, "instance_wise_delay_multiplier")
+        number = model.instance.rpartition("_")[2]
+        factor = max(1.0, multiplier * int(number)) if number.isdigit() else 1.0
+        self._delay = _number(model, "execute_delay_ms") / 1000 * factor
+        time.sleep(_number(model, "creation_delay_sec"))
+        return Interface()
+
+    def execute(self, requests: Sequence[Item], times: Times) -> Sequence[Outcome]:
+        """Pass the bytes on."""
+        if self._delay:
+            time.sleep(self._delay)
+        return [self._respond(request) for request in requests]
+
+    def unload(self) -> None:
+        """Nothing to give back."""
+
+    def _respond(self, request: Item) -> Outcome:
+        names, raw = self._names, self._inputs.raw
+        try:
+            return Response([Output(names[r.name], r.datatype, r.shape, raw(r)) for r in request.inputs], {})
+        except BackendError as error:
+            return error
+
+
+def _number(model: ModelSpec, key: str) -> float:
+    text = model.parameter(key) or "0"
+    try:
+        return float(text)
+    except ValueError:
+        error = f"failed to convert '{text}' of parameter '{key}' to a number"
+        raise BackendError(ErrorCode.INVALID_ARG, error) from None

@@ -1,0 +1,115 @@
+"""What a worker knows about its model: the Load message, with the configuration parsed."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from broker.messages import ErrorCode, Load
+from workers.errors import BackendError
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A declared input or output; `dims` are without the batch dimension and what the model itself sees (`reshape`)."""
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...]
+    is_optional: bool
+
+    @property
+    def data_type(self) -> str:
+        """The datatype as configurations spell it, `TYPE_STRING`."""
+        return data_type_of(self.datatype)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One instance of one version of a model. `kind` is CPU, GPU or MODEL; a GPU is always number 0 in its worker."""
+
+    name: str
+    version: int
+    instance: str
+    backend: str
+    directory: Path
+    kind: str
+    device_id: int
+    config: dict[str, Any]
+    settings: dict[str, str]
+    max_batch_size: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    log_verbose: int
+
+    @staticmethod
+    def from_load(load: Load) -> "ModelSpec":
+        """Read what the broker says. Raises ValueError."""
+        config = json.loads(load.config)
+        return ModelSpec(
+            name=load.model,
+            version=load.version,
+            instance=load.instance,
+            backend=load.backend,
+            directory=Path(load.model_directory),
+            kind=load.kind.removeprefix("KIND_"),
+            device_id=load.device_id,
+            config=config,
+            settings=load.settings,
+            max_batch_size=int(config.get("max_batch_size", 0)),
+            inputs=tuple(_tensor(t) for t in config.get("input", ())),
+            outputs=tuple(_tensor(t) for t in config.get("output", ())),
+            log_verbose=load.log_verbose,
+        )
+
+    @property
+    def version_directory(self) -> Path:
+        """Where this version's files lie."""
+        return self.directory / str(self.version)
+
+    def parameter(self, key: str) -> str:
+        """A model parameter's text, "" when it is not set."""
+        return str(self.config.get("parameters", {}).get(key, {}).get("string_value", ""))
+
+    def file(self, default: str) -> Path:
+        """The model file (or directory) of this version. Raises BackendError."""
+        name = str(self.config.get("default_model_filename") or default)
+        relative = PurePath(os.path.normpath(f"{self.version}/{name}"))
+        if PurePath(name).is_absolute() or relative.parts[0] == "..":
+            raise BackendError(
+                ErrorCode.INVALID_ARG,
+                f"default_model_filename '{name}' of model '{self.name}' leaves the model directory",
+            )
+        path = self.directory / relative
+        if not path.exists():
+            raise BackendError(ErrorCode.UNAVAILABLE, f"unable to find '{path}' for model instance '{self.instance}'")
+        return path
+
+    @property
+    def threads(self) -> int:
+        """This instance's fair share of the processor: the cores that we may use over the model's instances."""
+        groups = self.config.get("instance_group", ())
+        instances = sum(int(g.get("count", 1)) * max(1, len(g.get("gpus", ()))) for g in groups)
+        return max(1, len(os.sched_getaffinity(0)) // max(1, instances))
+
+
+def _tensor(entry: dict[str, Any]) -> TensorSpec:
+    reshape = entry.get("reshape")
+    dims = entry.get("dims", ()) if reshape is None else reshape.get("shape", ())
+    return TensorSpec(
+        entry["name"],
+        datatype_of(entry.get("data_type", "")),
+        tuple(int(d) for d in dims),
+        bool(entry.get("optional", False)),
+    )
+
+
+def datatype_of(data_type: str) -> str:
+    """`FP32` for `TYPE_FP32`, `BYTES` for `TYPE_STRING`."""
+    return "BYTES" if data_type == "TYPE_STRING" else data_type.removeprefix("TYPE_")
+
+
+def data_type_of(datatype: str) -> str:
+    """The mirror of `datatype_of`."""
+    return "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
