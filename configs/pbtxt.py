@@ -332,7 +332,7 @@ class _Parser:
         number = _integer(token)
         if number is not None and sign * number in enum.values_by_number:
             return enum.values_by_number[sign * number].name
-        if token.kind == "name" and token.text in enum.values_by_name:
+        if token is start and token.text in enum.values_by_name:
             return token.text
         if token.kind in ("name", "number"):
             hint = nearest(token.text, enum.values_by_name.keys(), limit=20)
