@@ -22,18 +22,21 @@ class Place(NamedTuple):
     descriptor: int
 
 
-def take_place(argv: list[str]) -> Place:
+def take_place(argv: list[str], dies_with_broker: bool = True) -> Place:
     """Read `SOCKET TOKEN SERVER BROKER_PID DESCRIPTOR` from the command line.
 
-    Exits if the broker is not our parent (any more).
+    Exits if the broker is not our parent (any more). SIGINT and SIGTERM, which may reach the whole process group, are
+    not for us: the broker decides when we stop. (A handler, unlike SIG_IGN, is not inherited by what we start.)
     """
     try:
         socket, token, server, parent, inherited = argv[:5]
         broker, descriptor = int(parent), int(inherited)
     except ValueError:
         sys.exit("this module is started by the broker: python -m broker --help")
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if dies_with_broker:
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != broker:
         sys.exit("the broker is gone")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the broker decides
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     return Place(socket, token, server, descriptor)

@@ -192,6 +192,7 @@ class Core:
             self._launch(role, name)
         if now >= self._next_tick:
             self._next_tick = now + TICK_SECONDS
+            self.requests.refuse_outages(now)
             self._look_for_silence(now)
         if self._exit_deadline is not None and now >= self._exit_deadline:
             self._out += [Emit("E", "Exit timeout expired. Exiting immediately."), Exit(1)]

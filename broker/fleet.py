@@ -50,6 +50,7 @@ class Fleet:
         self.is_changed = False  # models have come, gone or changed their backend
         self.workers: dict[str, Instance] = {}
         self._stopping: dict[str, float] = {}  # worker that was told to stop -> when it is killed
+        self._restarts: dict[Instance, float] = {}  # instance without a worker -> when it gets one
 
     # ------------------------------------------------------------------------------------------- configuration
 
@@ -157,13 +158,13 @@ class Fleet:
     def _start(self, instance: Instance) -> None:
         instance.peer = self._launch("worker", instance.key, instance.spec.visible_devices)
         instance.state = InstanceState.STARTING
-        instance.restart_at = instance.ready_at = None
+        instance.ready_at = None
         instance.pid, instance.reason, instance.execution_seconds = 0, "", None
         self.workers[instance.peer] = instance
 
     def _drain(self, instance: Instance, now: float) -> None:
         """No new work; stop when the old is done."""
-        if instance.state in {InstanceState.WAITING, InstanceState.FAILED}:
+        if instance.state is InstanceState.FAILED or self._restarts.pop(instance, None) is not None:
             instance.version.instances.remove(instance)
             return
         instance.state = InstanceState.DRAINING
@@ -265,7 +266,7 @@ class Fleet:
         if state is InstanceState.DRAINING:
             version.instances.remove(instance)
         elif state is InstanceState.WAITING:
-            instance.restart_at = now + back_off(instance.quick_deaths)
+            self._restarts[instance] = now + back_off(instance.quick_deaths)
         elif state is not InstanceState.FAILED:
             self._revive(instance, death, hung, now)
         self._settle(version, now)
@@ -288,8 +289,8 @@ class Fleet:
         cause = "hung" if hung else "killed" if death.is_outside else "crash"
         instance.restarts[cause] = instance.restarts.get(cause, 0) + 1
         instance.state = InstanceState.WAITING
-        instance.restart_at = now + back_off(instance.quick_deaths)
         instance.reason = death.text
+        self._restarts[instance] = now + back_off(instance.quick_deaths)
         self.tick(now)
 
     def _fail_load(self, instance: Instance, error: str, now: float) -> None:
@@ -337,9 +338,9 @@ class Fleet:
 
     def tick(self, now: float) -> None:
         """Restart what is due; kill workers that do not stop."""
-        for instance in self._waiting():
-            if instance.restart_at is not None and instance.restart_at <= now:
-                self._start(instance)
+        for instance in [i for i, due in self._restarts.items() if due <= now]:
+            del self._restarts[instance]
+            self._start(instance)
         for peer, deadline in list(self._stopping.items()):
             if deadline <= now:
                 self._stopping[peer] = now + UNLOAD_SECONDS
@@ -347,8 +348,7 @@ class Fleet:
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""
-        restarts = [i.restart_at for i in self._waiting() if i.restart_at is not None]
-        return min([*restarts, *self._stopping.values()], default=None)
+        return min([*self._restarts.values(), *self._stopping.values()], default=None)
 
     def stop(self, now: float) -> None:
         """Stop every worker: the server ends."""
@@ -356,15 +356,6 @@ class Fleet:
             for version in model.all_versions():
                 for instance in list(version.instances):
                     self._drain(instance, now)
-
-    def _waiting(self) -> list[Instance]:
-        return [
-            instance
-            for model in self.models.values()
-            for version in model.all_versions()
-            for instance in version.instances
-            if instance.state is InstanceState.WAITING
-        ]
 
     def _log_warnings(self, model: Model, description: ModelDescription) -> None:
         known = model.description.warnings if model.description is not None else ()

@@ -66,7 +66,6 @@ class Instance:
     attempts: dict[int, Attempt] = field(default_factory=dict)
     execution_seconds: float | None = None  # moving average of one execution
     ready_at: float | None = None
-    restart_at: float | None = None
     busy_since: float = 0.0
     quick_deaths: int = 0
     restarts: dict[str, int] = field(default_factory=dict)  # by cause

@@ -166,11 +166,14 @@ class Requests:
             self._waiting.discard(version)
 
     def tick(self, now: float) -> None:
-        """Dispatch what has waited long enough; kill workers that hang; refuse what waits for a dead model."""
+        """Dispatch what has waited long enough; kill workers that hang."""
         for version in [v for v in self._waiting if (v.scheduler.deadline() or 0) <= now]:
             self.dispatch(version, now)
         for version in self._timed:
             self._check_hung(version, now)
+
+    def refuse_outages(self, now: float) -> None:
+        """Refuse what has waited too long for models of which no instance is alive; about once a second."""
         for model in self._models.values():
             for version in model.all_versions():
                 if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS and version.scheduler:

@@ -1,0 +1,27 @@
+"""`python -m broker --config server.pbtxt`: read the configuration, then serve until SIGTERM."""
+
+import sys
+
+from configs import server as settings
+from configs.errors import ConfigError
+
+
+def main(arguments: list[str]) -> int:
+    """Serve; the exit status."""
+    try:
+        config = settings.load(arguments)
+    except ConfigError as error:
+        sys.stderr.write(f"error: {error}\n".replace("\n", "\nerror: ").removesuffix("error: "))
+        return 1
+    from broker.listen import StartError  # noqa: PLC0415  # --help and mistakes answer before the fabric is imported
+    from broker.server import Server  # noqa: PLC0415
+
+    try:
+        return Server(config, arguments).run()
+    except StartError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

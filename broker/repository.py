@@ -1,0 +1,236 @@
+"""The repository process: reads, watches and validates what the broker must not wait for.
+
+A peer of the fabric. A thread looks at server.pbtxt and the model directories and describes every model whose
+configuration has changed; the main thread talks to the broker and samples the memory of the server's processes.
+It outlives a killed broker for a moment, to remove what that leaves in shared memory.
+"""
+
+import os
+import queue
+import re
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from broker import runtime
+from broker.child import Place, take_place
+from broker.gpus import visible_gpus
+from broker.messages import (
+    PROTOCOL,
+    Beat,
+    Hello,
+    Log,
+    MemorySampled,
+    Message,
+    ModelDescribed,
+    ModelRejected,
+    ModelRemoved,
+    RepositoryScanned,
+    Sample,
+    Stop,
+)
+from broker.transport import Dealer
+from configs import server as settings
+from configs.description import ModelDescription
+from configs.errors import ConfigError
+from configs.layout import list_models
+from configs.model import describe
+from configs.server import ServerConfig
+from configs.tree import Node
+
+LOOK_SECONDS = 0.25
+"""How often the configuration files are looked at; a change counts when it has been still for one look."""
+BEAT_SECONDS = 1.0
+TURN_SECONDS = 0.05
+"""How soon what was found leaves, and how soon the broker's death is noticed."""
+BURIAL_SECONDS = (0.2, 1.0)
+"""Pauses before we clean up after a killed broker, whose other children die with it."""
+
+Stamp: TypeAlias = tuple[int, int, int]
+
+
+class Watcher:
+    """Knows what the broker was told about each model, and finds what has to be told next."""
+
+    def __init__(self, config: ServerConfig, gpus: tuple[str, ...]) -> None:
+        """Nothing is read before `scan`."""
+        self._config = config
+        self._gpus = gpus
+        self._entries: Mapping[str, Node] = config.entries
+        self._directories: dict[str, Path] = {}
+        self._described: dict[str, ModelDescription] = {}
+        self._rejected: dict[str, str] = {}
+        self._acted_on: dict[Path, Stamp | None] = {}
+        self._seen: dict[Path, Stamp | None] = {}
+        self._server_error = ""
+
+    def scan(self, is_first: bool = False) -> list[Message]:
+        """Look at the whole repository: all models at the start and in mode poll, else those with an entry."""
+        try:
+            found = list_models(self._config.model_repository, self._entries)
+        except ConfigError as problem:
+            return [] if self._say_once(str(problem)) else [Log("E", str(problem))]
+        takes_all = is_first or self._config.model_control_mode == "poll"
+        messages: list[Message] = []
+        for name in [n for n in (*self._directories, *self._rejected) if n not in {*found.directories, *found.errors}]:
+            if takes_all or name not in self._directories:
+                self._directories.pop(name, None)
+                self._described.pop(name, None)
+                self._rejected.pop(name, None)
+                messages.append(ModelRemoved(name))
+        for name, error in found.errors.items():
+            messages += self._reject(name, error)
+        for name, directory in found.directories.items():
+            if takes_all or name in self._directories or name in self._entries:
+                self._directories[name] = directory
+                messages += self._describe(name)
+        return messages
+
+    def look(self) -> list[Message]:
+        """See whether server.pbtxt or a model's configuration has been edited, and has been still since."""
+        messages: list[Message] = []
+        path = self._config.config_path
+        if path is not None and self._is_edited(path):
+            messages += self._reload_entries()
+        for name, directory in list(self._directories.items()):
+            edited = [file for file in self._files(directory) if self._is_edited(file)]
+            if edited:
+                messages += self._describe(name)
+        return messages
+
+    def _reload_entries(self) -> list[Message]:
+        try:
+            entries, others = settings.reload_entries(self._config)
+        except (ConfigError, OSError) as error:
+            return [Log("E", f"{line}; nothing was changed") for line in str(error).splitlines()]
+        messages: list[Message] = [
+            Log("W", f"{self._config.config_path}: '{name}' has changed: that needs a restart") for name in others
+        ]
+        self._entries = entries
+        return messages + self.scan()
+
+    def _describe(self, name: str) -> list[Message]:
+        directory = self._directories[name]
+        for file in self._files(directory):
+            self._acted_on[file] = self._seen[file] = stamp(file)
+        try:
+            description = describe(directory, self._entries.get(name), self._config, self._gpus)
+        except ConfigError as error:
+            return self._reject(name, str(error))
+        if self._rejected.pop(name, None) is None and self._described.get(name) == description:
+            return []
+        self._described[name] = description
+        return [ModelDescribed(description.to_wire())]
+
+    def _reject(self, name: str, error: str) -> list[Message]:
+        if self._rejected.get(name) == error:
+            return []
+        self._rejected[name] = error
+        return [ModelRejected(name, error)]
+
+    def _files(self, directory: Path) -> list[Path]:
+        files = [directory / "config.pbtxt"]
+        if self._config.model_config_name:
+            files.append(directory / "configs" / f"{self._config.model_config_name}.pbtxt")
+        return files
+
+    def _is_edited(self, file: Path) -> bool:
+        """The file differs from when it was acted on, and has not changed since the last look."""
+        now = stamp(file)
+        last_look = self._seen.get(file, now)
+        self._seen[file] = now
+        if now == self._acted_on.setdefault(file, now) or now != last_look:
+            return False
+        self._acted_on[file] = now
+        return True
+
+    def _say_once(self, error: str) -> bool:
+        was_said, self._server_error = self._server_error == error, error
+        return was_said
+
+
+def stamp(file: Path) -> Stamp | None:
+    """What changes when a file is written or replaced; None when it is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def memory(pid: int) -> int | None:
+    """The proportional set size of a process in bytes; None when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return None
+    match = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
+
+
+def watch(config: ServerConfig, out: "queue.SimpleQueue[Message]") -> None:
+    """Look for ever; what is found goes into `out`. Runs in a thread of its own."""
+    watcher = Watcher(config, visible_gpus())
+    _put(out, watcher.scan(is_first=True))
+    out.put(RepositoryScanned())
+    next_poll = time.monotonic() + config.repository_poll_secs
+    while True:
+        time.sleep(LOOK_SECONDS)
+        _put(out, watcher.look())
+        if config.model_control_mode == "poll" and time.monotonic() >= next_poll:
+            next_poll = time.monotonic() + config.repository_poll_secs
+            _put(out, watcher.scan())
+
+
+def _put(out: "queue.SimpleQueue[Message]", messages: list[Message]) -> None:
+    for message in messages:
+        out.put(message)
+
+
+def serve(place: Place, broker: int, found: "queue.SimpleQueue[Message]") -> bool:
+    """Talk to the broker until it says stop (True) or is dead (False)."""
+    dealer = Dealer(place.socket, place.token)
+    outgoing: list[Message] = [Hello(PROTOCOL, "repository", os.getpid())]
+    next_beat = 0.0
+    while os.getppid() == broker:
+        while not found.empty():
+            outgoing.append(found.get())
+        if time.monotonic() >= next_beat:
+            next_beat = time.monotonic() + BEAT_SECONDS
+            outgoing.append(Beat(0, 0))
+        if outgoing:
+            dealer.send(outgoing)
+            outgoing = []
+        dealer.wait(TURN_SECONDS)
+        for message in dealer.receive():
+            match message:
+                case Sample(pids):
+                    sampled = {pid: memory(pid) for pid in pids}
+                    outgoing.append(MemorySampled({pid: pss for pid, pss in sampled.items() if pss is not None}))
+                case Stop():
+                    dealer.close()
+                    return True
+                case _:
+                    continue
+    return False
+
+
+def main(arguments: list[str]) -> None:
+    """Be the repository process; `arguments` are our place and the server's command line."""
+    place = take_place(arguments, dies_with_broker=False)
+    broker = os.getppid()
+    config = settings.load(arguments[5:])
+    found: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    threading.Thread(target=watch, args=(config, found), daemon=True).start()
+    if not serve(place, broker, found):
+        for delay in BURIAL_SECONDS:  # the others are dying: nobody else cleans up
+            time.sleep(delay)
+            runtime.clean(place.server)
+    os._exit(0)  # the thread may hang on a stalled file system
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

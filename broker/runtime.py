@@ -1,0 +1,58 @@
+"""A server's private directory and the lock that says it is alive; sweeping up after servers that are not."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from shm import region
+
+_YOUNG_SECONDS = 10.0
+"""A directory without a lock may belong to a server that is just starting."""
+
+
+def directory_of(server: str) -> Path:
+    """Where the server with this id keeps its socket: a directory that only its user can enter."""
+    return _base() / f"{_prefix()}{server}"
+
+
+def claim(server: str) -> tuple[Path, int]:
+    """Make the directory and lock it for as long as the returned descriptor is open. Raises OSError."""
+    path = directory_of(server)
+    path.mkdir(mode=0o700)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return path, descriptor
+
+
+def clean(server: str) -> None:
+    """Remove everything of a server whose processes have all ended."""
+    region.sweep(server)
+    shutil.rmtree(directory_of(server), ignore_errors=True)
+
+
+def sweep_dead_servers() -> None:
+    """Clean up after every server of this user that has died without doing so."""
+    for path in _base().glob(f"{_prefix()}*"):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - os.fstat(descriptor).st_mtime > _YOUNG_SECONDS:
+                clean(path.name.removeprefix(_prefix()))
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
+
+
+def _prefix() -> str:
+    return f"tidepool-{os.getuid()}-"
+
+
+def _base() -> Path:
+    return Path(tempfile.gettempdir())

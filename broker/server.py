@@ -1,0 +1,228 @@
+"""The broker process: one poll loop that feeds events to the core and executes the effects that it returns."""
+
+import os
+import secrets
+import select
+import signal
+import sys
+import time
+from dataclasses import fields
+from importlib.metadata import version
+
+from broker import runtime, tables
+from broker.core import Core, Frontends
+from broker.effects import Effect, Emit, Exit, Kill, Send, Start, Unlink
+from broker.listen import Ports, frontend_counts, open_ports
+from broker.log import Log
+from broker.messages import Message, ProtocolError
+from broker.supervisor import Supervisor
+from broker.transport import Router, Unreachable
+from configs.server import ServerConfig
+from shm import region
+
+OBSERVE_SECONDS = 1.0
+"""How often the children's process states are looked at."""
+
+
+class Server:
+    """`run` is the life of the broker: start, serve, drain, stop."""
+
+    def __init__(self, config: ServerConfig, arguments: list[str]) -> None:
+        """`arguments` is the command line, which the repository process reads again. Nothing starts before `run`."""
+        self._config = config
+        self._arguments = arguments
+        levels = {"E": config.log_error, "W": config.log_warning, "I": config.log_info, "V": config.log_verbose > 0}
+        self._log = Log(sys.stdout.fileno(), frozenset(level for level, is_on in levels.items() if is_on))
+        self._id = secrets.token_hex(4)
+        self._began = time.monotonic()
+        self._poll = select.epoll()
+        self._outgoing: dict[str, list[Message]] = {}
+        self._exit_status: int | None = None
+        self._watched: dict[int, tuple[str, str]] = {}  # descriptor -> (what, token)
+        self._was_started = False
+        self._next_observation = 0.0
+        self._shown_progress = ""
+
+    def run(self) -> int:
+        """Serve until the end; the exit status. Raises StartError, OSError."""
+        runtime.sweep_dead_servers()
+        ports = open_ports(self._config)
+        directory, _ = runtime.claim(self._id)
+        try:
+            self._router = Router(directory / "broker")
+            self._supervisor = Supervisor(str(directory / "broker"), self._id, ports.listeners, self._arguments)
+            self._core = Core(self._config, _frontends(self._config, ports), time.time() - time.monotonic())
+            self._watch(self._router.fileno(), "router", "")
+            self._watch(_signals(), "signal", "")
+            self._announce(ports)
+            self._apply(self._core.begin(time.monotonic()))
+            self._loop()
+        finally:
+            self._end()
+        return self._exit_status or 0
+
+    # ------------------------------------------------------------------------------------------- the loop
+
+    def _loop(self) -> None:
+        while self._exit_status is None:
+            is_busy = self._receive()
+            self._flush()
+            self._look(is_busy)
+            now = time.monotonic()
+            if now >= self._core.next_deadline():
+                self._apply(self._core.tick(now))
+            if now >= self._next_observation:
+                self._next_observation = now + OBSERVE_SECONDS
+                self._apply(self._core.observe(self._supervisor.stopped(), now))
+                self._log.flush()
+            self._flush()
+            self._report()
+
+    def _receive(self) -> bool:
+        """Handle all messages that are there; False when there were none."""
+        arrived = self._router.receive()
+        now = time.monotonic()
+        for peer, messages in arrived:
+            if isinstance(messages, ProtocolError):
+                self._apply(self._core.malformed(peer, str(messages), now))
+                continue
+            for message in messages:
+                self._apply(self._core.handle(peer, message, now))
+        return bool(arrived)
+
+    def _look(self, is_busy: bool) -> None:
+        """Wait for the next event (not at all when busy), then look after the descriptors that are ready."""
+        timeout = 0.0
+        if not is_busy and not self._router.has_more():
+            timeout = max(0.0, min(self._core.next_deadline(), self._next_observation) - time.monotonic())
+        for descriptor, _ in self._poll.poll(timeout):
+            what, token = self._watched.get(descriptor, ("", ""))
+            match what:
+                case "output":
+                    self._read_output(token)
+                case "process":
+                    self._bury(token)
+                case "signal":
+                    self._take_signals(descriptor)
+                case _:
+                    continue
+
+    def _read_output(self, token: str) -> None:
+        child = self._supervisor.children.get(token)
+        if child is not None:
+            for line in self._supervisor.read(child):
+                self._log.write(f"[{child.name}] {line}\n")
+
+    def _bury(self, token: str) -> None:
+        child = self._supervisor.children[token]
+        self._unwatch(child.pidfd)
+        self._unwatch(child.output)
+        self._receive()  # what it sent before its death still counts
+        death, lines = self._supervisor.bury(token)
+        for line in lines:
+            self._log.write(f"[{child.name}] {line}\n")
+        self._apply(self._core.lost(token, death, time.monotonic()))
+
+    def _take_signals(self, descriptor: int) -> None:
+        for number in os.read(descriptor, 64):
+            name = signal.Signals(number).name
+            self._apply(self._core.drain(f"received {name}", time.monotonic()))
+
+    # ------------------------------------------------------------------------------------------- effects
+
+    def _apply(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(peer, message):
+                    self._outgoing.setdefault(peer, []).append(message)
+                case Start():
+                    self._start(effect)
+                case Kill(peer):
+                    self._supervisor.kill(peer)
+                case Unlink(name):
+                    region.unlink(name)
+                case Emit(level, text):
+                    self._log.line(level, text)
+                case Exit(status):
+                    self._exit_status = status
+
+    def _start(self, start: Start) -> None:
+        child = self._supervisor.start(start)
+        self._watch(child.pidfd, "process", start.peer)
+        self._watch(child.output, "output", start.peer)
+        self._core.started(start.peer, child.process.pid, time.monotonic())
+
+    def _flush(self) -> None:
+        """Everything for one peer leaves as one list."""
+        outgoing, self._outgoing = self._outgoing, {}
+        for peer, messages in outgoing.items():
+            try:
+                self._router.send(peer, messages)
+            except Unreachable:
+                if peer in self._supervisor.children:
+                    self._apply(self._core.unreachable(peer, time.monotonic()))
+
+    def _watch(self, descriptor: int, what: str, token: str) -> None:
+        self._poll.register(descriptor, select.EPOLLIN)
+        self._watched[descriptor] = (what, token)
+
+    def _unwatch(self, descriptor: int) -> None:
+        if self._watched.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)
+
+    # ------------------------------------------------------------------------------------------- for people
+
+    def _announce(self, ports: Ports) -> None:
+        for warning in self._config.warnings:
+            self._log.line("W", warning)
+        values = {"id": self._config.id, "version": version("tidepool")}
+        values |= {role: f"{address}:{port}" for role, (address, port) in ports.addresses().items()}
+        values["model_repository"] = ", ".join(str(path) for path in self._config.model_repository)
+        for name in ("model_control_mode", "strict_readiness", "exit_on_error", "exit_timeout_secs"):
+            values[name] = str(getattr(self._config, name))
+        for backend, settings in sorted(self._config.backend_config.items()):
+            values[f"backend {backend or '(all)'}"] = ", ".join(f"{k}={v}" for k, v in sorted(settings.items()))
+        self._log.write(tables.options(values))
+
+    def _report(self) -> None:
+        """Progress while loading; the tables when everything has loaded or failed."""
+        if self._was_started:
+            return
+        if not self._core.is_started:
+            text = tables.progress(self._core.models)
+            if text != self._shown_progress and self._core.models:
+                self._shown_progress = text
+                self._log.line("I", text)
+            return
+        self._was_started = True
+        self._log.write(tables.models(self._core.models))
+        self._log.write(tables.instances(self._core.models))
+        state = "ready" if self._core.is_ready else "started, but not ready"
+        self._log.line("I", f"{state} after {time.monotonic() - self._began:.2f} s")
+
+    # ------------------------------------------------------------------------------------------- the end
+
+    def _end(self) -> None:
+        for token in list(self._supervisor.children):
+            self._supervisor.kill(token)
+            self._supervisor.bury(token)
+        self._router.close()
+        runtime.clean(self._id)
+        self._log.flush()
+
+
+def _frontends(config: ServerConfig, ports: Ports) -> Frontends:
+    """What the frontends are told: every plain setting, by its name."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    options = {name: value for name, value in values.items() if isinstance(value, str | int | float | bool)}
+    options |= {f"{role}_port": port for role, (_, port) in ports.addresses().items()}
+    return Frontends(frontend_counts(config, ports), {**options, "version": version("tidepool")})
+
+
+def _signals() -> int:
+    """A descriptor from which the numbers of signals that end the server can be read."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(write)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    return read

@@ -1,0 +1,159 @@
+"""The child processes: start them by module name, watch them through pidfds, read their output, bury them."""
+
+import contextlib
+import mmap
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from broker.effects import Start
+from broker.requests import Death
+
+MODULES = {
+    "worker": "workers",
+    "http": "frontends.http",
+    "grpc": "frontends.grpc",
+    "metrics": "frontends.metrics",
+    "repository": "broker.repository",
+}
+"""What runs in each role."""
+
+LAST_LINES = 5
+"""Lines of output kept for the message about a death."""
+_READ = 1 << 16
+_MAX_LINE = 1 << 14
+
+
+@dataclass(slots=True)
+class Child:
+    """A running process. `status` is a worker's status page (`ARCHITECTURE.md`)."""
+
+    token: str
+    name: str
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    output: int
+    status: mmap.mmap | None
+    is_killed: bool = False
+    partial: bytes = b""
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+
+
+class Supervisor:
+    """Owns every child. Nothing here decides; a death is reported, not acted on."""
+
+    def __init__(self, socket_path: str, server: str, listeners: Mapping[str, socket.socket], arguments: list[str]):
+        """`listeners` by role are handed to the frontends; `arguments` (the server's own) to the repository process."""
+        self._place = (socket_path, server)
+        self._listeners = listeners
+        self._arguments = arguments
+        self.children: dict[str, Child] = {}
+
+    def start(self, start: Start) -> Child:
+        """Start a process. Raises OSError."""
+        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(write, True)
+        status, page = self._status_page(start.role)
+        listener = self._listeners.get(start.role)
+        inherited = listener.fileno() if listener is not None else status
+        socket_path, server = self._place
+        command = [sys.executable, "-P", "-m", MODULES[start.role]]
+        command += [socket_path, start.peer, server, str(os.getpid()), str(inherited)]
+        if start.role == "repository":
+            command += self._arguments
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=write,
+                stderr=write,
+                env=_environment(start),
+                pass_fds=[inherited] if inherited >= 0 else [],
+            )
+        finally:
+            os.close(write)
+            if status >= 0:
+                os.close(status)
+        child = Child(start.peer, start.name, process, os.pidfd_open(process.pid), read, page)
+        self.children[start.peer] = child
+        return child
+
+    def kill(self, token: str) -> None:
+        """SIGKILL; the death is reported as any other."""
+        child = self.children.get(token)
+        if child is not None:
+            child.is_killed = True
+            with contextlib.suppress(ProcessLookupError):
+                child.process.kill()
+
+    def read(self, child: Child) -> list[str]:
+        """The complete lines that a child has written since the last call."""
+        try:
+            data = os.read(child.output, _READ)
+        except BlockingIOError:
+            return []
+        *lines, child.partial = (child.partial + data).split(b"\n")
+        if len(child.partial) > _MAX_LINE or not data:
+            lines, child.partial = [*lines, child.partial], b""
+        texts = [line.decode("utf-8", "replace") for line in lines if line]
+        child.last_lines.extend(texts)
+        return texts
+
+    def bury(self, token: str) -> tuple[Death, list[str]]:
+        """Reap a process whose pidfd has fired. Returns how it died and its last unread lines."""
+        child = self.children.pop(token)
+        status = child.process.wait()
+        lines = []
+        while more := self.read(child):
+            lines += more
+        started = 0
+        if child.status is not None:
+            (started,) = struct.unpack_from("<Q", child.status, 0)
+            child.status.close()
+        os.close(child.pidfd)
+        os.close(child.output)
+        is_outside = status == -signal.SIGKILL and not child.is_killed
+        return Death(describe_exit(status), is_outside, started, tuple(child.last_lines)), lines
+
+    def stopped(self) -> set[str]:
+        """The tokens of children in state T (stopped by a signal)."""
+        return {token for token, child in self.children.items() if _state(child.process.pid) == "T"}
+
+    def _status_page(self, role: str) -> tuple[int, mmap.mmap | None]:
+        if role != "worker":
+            return -1, None
+        descriptor = os.memfd_create("tidepool-status", os.MFD_CLOEXEC)
+        os.ftruncate(descriptor, mmap.PAGESIZE)
+        return descriptor, mmap.mmap(descriptor, mmap.PAGESIZE)
+
+
+def describe_exit(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"exited with status {status}"
+    with contextlib.suppress(ValueError):
+        return f"killed by signal {-status} ({signal.Signals(-status).name})"
+    return f"killed by signal {-status}"
+
+
+def _environment(start: Start) -> dict[str, str]:
+    environment = dict(os.environ)
+    environment["PYTHONUNBUFFERED"] = "1"
+    environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    if start.visible_devices is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = start.visible_devices
+    return environment
+
+
+def _state(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2][1:2].decode()
+    except OSError:
+        return ""
