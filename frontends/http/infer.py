@@ -1,0 +1,162 @@
+"""Inference over HTTP: a body to shared memory and onto the fabric, a response to the socket."""
+
+import asyncio
+import struct
+import time
+
+from aiohttp import hdrs, web
+
+from broker.client import Client
+from broker.messages import ErrorCode, GetModelMetadata, Infer, Response
+from frontends.errors import RequestError
+from frontends.http.body import ALIGNMENT, HEADER_LENGTH, ROOM, SMALL, Body, receive
+from frontends.http.call import Call
+from frontends.http.codec import Input, Reply, Request, Selection, decode_request, encode_response
+from frontends.http.compression import ACCEPTED, UnknownEncoding, choose, compress
+from frontends.http.documents import parse
+from frontends.http.replies import JSON, failure
+from frontends.parameters import NO_PARAMETERS
+from shm import copies
+from shm.arena import INLINE, ArenaFull, Block, inline
+from shm.ref import TensorRef
+
+_BINARY = "application/octet-stream"
+_RAW = Request("", NO_PARAMETERS, [], Selection({}, is_binary=True))
+
+
+async def infer(call: Call) -> web.StreamResponse:
+    """Serve one inference request. Raises RequestError."""
+    received = time.monotonic()
+    version = call.version
+    blocks: list[Block] = []
+    try:
+        request, body = await _read(call, blocks)
+        inputs = await _stored(call, request, body, blocks)
+    except RequestError as error:
+        call.client.release(blocks)
+        await _refuse_unknown(call, version)
+        if isinstance(error, UnknownEncoding):
+            return failure(error, {hdrs.ACCEPT_ENCODING: ACCEPTED})
+        raise
+    except ArenaFull as error:
+        call.client.release(blocks)
+        raise RequestError(ErrorCode.UNAVAILABLE, str(error)) from None
+    except BaseException:
+        call.client.release(blocks)
+        raise
+    question = _question(call, request, inputs, version, received)
+    response = await call.client.infer(question, blocks)
+    outputs = _take_outputs(call.client, response)
+    return await _send(call, encode_response(response, outputs, request.request_id, request.selection))
+
+
+async def _read(call: Call, blocks: list[Block]) -> tuple[Request, Body]:
+    limit = call.options.max_input_byte_size
+    body = await receive(call.request, call.client, call.model, limit, blocks)
+    if not body.text:
+        return _RAW, body
+    return decode_request(parse(body.text), body.binary, call.model, limit), body
+
+
+async def _stored(call: Call, request: Request, body: Body, blocks: list[Block]) -> tuple[TensorRef, ...]:
+    """The inputs where workers can read them."""
+    if not body.text:
+        return (await _store_raw(call, body, blocks),)
+    return tuple([await _store(call, each, body, blocks) for each in request.inputs])
+
+
+async def _store(call: Call, given: Input, body: Body, blocks: list[Block]) -> TensorRef:
+    name, datatype, shape, data, start = given
+    if start >= 0 and body.block is not None:
+        return body.block.ref(name, datatype, shape, body.start + start, len(data))
+    if len(data) <= INLINE:
+        return inline(name, datatype, shape, data)
+    return await call.client.store(call.model, name, datatype, shape, data, blocks)
+
+
+async def _store_raw(call: Call, body: Body, blocks: list[Block]) -> TensorRef:
+    """A raw request's only input, with its length in the ROOM before it: only the core knows what it is."""
+    size = len(body.binary)
+    prefix = struct.pack("<I", size % 2**32)
+    if body.block is None and size + ROOM <= INLINE:
+        return TensorRef("", "", (), size, prefix + body.binary)
+    block, start = body.block, body.start
+    if block is None:
+        start = ALIGNMENT
+        block = await call.client.allocate(call.model, start + size)
+        blocks.append(block)
+        block.view(start, size)[:] = body.binary
+    block.view(start - ROOM, ROOM)[:] = prefix
+    return block.ref("", "", (), start, size)
+
+
+def _question(call: Call, request: Request, inputs: tuple[TensorRef, ...], version: int, received: float) -> Infer:
+    parameters = request.parameters
+    return Infer(
+        request=call.client.number(),
+        model=call.model,
+        version=version,
+        request_id=request.request_id,
+        inputs=inputs,
+        outputs=tuple(request.selection.listed),
+        parameters=parameters.custom,
+        correlation_id=parameters.correlation_id,
+        flags=parameters.flags,
+        priority=parameters.priority,
+        timeout_us=parameters.timeout_us,
+        is_raw=request is _RAW,
+        received=received,
+    )
+
+
+async def _refuse_unknown(call: Call, version: int) -> None:
+    """Raise the error of a model or version that cannot be asked, if that is so: it comes before all others."""
+    number = call.client.number()
+    answer = await call.client.ask(GetModelMetadata(number, call.model, version), number)
+    if answer.code != ErrorCode.OK:
+        raise RequestError(answer.code, answer.error)
+
+
+def _take_outputs(client: Client, response: Response) -> list[bytes]:
+    """Copy the outputs of a response out of shared memory and give their blocks back, whatever happens.
+
+    Raises RequestError with the response's error, if it is one.
+    """
+    try:
+        if response.code != ErrorCode.OK:
+            raise RequestError(response.code, response.error)
+        return [_copied(client, ref) for ref in response.outputs]
+    except (KeyError, ValueError) as error:
+        text = f"the output of model '{response.model}' is lost: {error}"
+        raise RequestError(ErrorCode.INTERNAL, text) from None
+    finally:
+        client.done_with(response.outputs)
+
+
+def _copied(client: Client, ref: TensorRef) -> bytes:
+    if ref.data is not None:
+        return ref.data
+    copies.count("response", ref.byte_size)
+    return bytes(client.regions.view(ref))
+
+
+async def _send(call: Call, reply: Reply) -> web.StreamResponse:
+    parts = [reply.text, *reply.blobs]
+    size = sum(map(len, parts))
+    if size == len(reply.text):
+        headers = {hdrs.CONTENT_TYPE: JSON}
+    else:
+        headers = {hdrs.CONTENT_TYPE: _BINARY, HEADER_LENGTH: str(len(reply.text))}
+    accepted = call.request.headers.get(hdrs.ACCEPT_ENCODING)
+    if accepted is not None and (encoding := choose(accepted)) != "identity":
+        headers[hdrs.CONTENT_ENCODING] = encoding
+        parts = [await asyncio.to_thread(compress, b"".join(parts), encoding)]
+        size = len(parts[0])
+    if size <= SMALL:
+        return web.Response(body=b"".join(parts), headers=headers)
+    headers[hdrs.CONTENT_LENGTH] = str(size)
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(call.request)
+    for part in parts:
+        await response.write(part)
+    return response
