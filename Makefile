@@ -40,6 +40,7 @@ bench: $(VENV)/.installed-bench ## compare with the real Triton; ARGS="--quick" 
 
 generate: $(VENV)/.installed-generate ## compile the .proto files anew
 	@$(BIN)/python -m configs.proto.generate
+	@$(BIN)/python -m frontends.grpc.generate
 
 train: $(VENV)/.installed-serve $(VENV)/.installed-train ## train the demo models anew
 	@$(BIN)/python examples/train_digits.py

@@ -1,5 +1,7 @@
 """Reads a handwritten digit from an encoded image: pillow decodes, numpy runs the trained network."""
 
+from __future__ import annotations  # Triton completes pb_utils only after it has imported this file
+
 import io
 from pathlib import Path
 
