@@ -1,0 +1,44 @@
+"""aiohttp's HTTP protocol on a listening socket that the broker owns."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from aiohttp import web
+
+BACKLOG = 1024
+READ_BUFFER = 256 * 1024
+"""Bytes of a body that are read ahead: what one read from the socket brings."""
+
+Dispatch: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+"""Answers one request."""
+
+
+class HttpServer:
+    """The running server; see `frontends.lifecycle.Server`."""
+
+    def __init__(self, listener: asyncio.AbstractServer, connections: web.Server) -> None:
+        """`listener` accepts into `connections`."""
+        self._listener = listener
+        self._connections = connections
+
+    async def drain(self, seconds: float) -> None:
+        """Close the listener and idle connections, and wait for requests, for `seconds` at most."""
+        self._listener.close()
+        self._connections.pre_shutdown()
+        await self._connections.shutdown(seconds)
+
+
+async def listen(dispatch: Dispatch, descriptor: int) -> HttpServer:
+    """Serve requests on an inherited listening socket; a client's disconnect cancels its request."""
+    connections = web.Server(
+        dispatch,
+        handler_cancellation=True,
+        access_log=None,
+        auto_decompress=False,
+        read_bufsize=READ_BUFFER,
+    )
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(connections, sock=socket.socket(fileno=descriptor), backlog=BACKLOG)
+    return HttpServer(listener, connections)
