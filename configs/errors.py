@@ -8,11 +8,16 @@ class ConfigError(Exception):
     """A configuration that cannot be used; `messages` holds one line per problem."""
 
     def __init__(self, *messages: str) -> None:
-        super().__init__(*messages)
-        self.messages: tuple[str, ...] = messages
+        self.messages: tuple[str, ...] = tuple(one_line(message) for message in messages)
+        super().__init__(*self.messages)
 
     def __str__(self) -> str:
         return "\n".join(self.messages)
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks and other characters that cannot be shown as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 12) -> str:

@@ -11,7 +11,7 @@ from configs import autocomplete, instances, layout, pbtxt, unbuilt, validate
 from configs.autocomplete import Kind
 from configs.backend_settings import BACKENDS
 from configs.description import DynamicBatching, ModelDescription, TensorSpec
-from configs.errors import ConfigError, nearest
+from configs.errors import ConfigError, nearest, one_line
 from configs.proto.schema import message
 from configs.settings import ServerConfig
 from configs.tree import Node, Position, as_json, merge
@@ -64,7 +64,7 @@ def _describe(directory: Path, entry: Node | None, server: ServerConfig, gpus: S
         config=form,
         fingerprint=_fingerprint(form, directory),
         version_fingerprints={version: layout.fingerprint(versions[version]) for version in selected},
-        warnings=(*warnings, *(what.hint(name) for what in unbuilt.hints(config))),
+        warnings=tuple(map(one_line, (*warnings, *(what.hint(name) for what in unbuilt.hints(config))))),
     )
 
 

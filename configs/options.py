@@ -66,7 +66,7 @@ class Option:
             return
         below = self.low is not None and not value >= self.low
         if below or (self.high is not None and value > self.high):
-            bounds = f"{self.low:.16g} or more" if self.high is None else f"{self.low:.16g} to {self.high:.16g}"
+            bounds = f"{self.low} or more" if self.high is None else f"{self.low} to {self.high}"
             raise ValueError(f"{value} is not allowed, must be {bounds}")
 
 
