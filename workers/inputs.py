@@ -43,17 +43,28 @@ class Inputs:
     def array(self, ref: TensorRef) -> np.ndarray[Any, Any]:
         """A tensor to read: a view, or a copy where the bytes lie unaligned or are BYTES."""
         array = _as_array(ref, self.raw(ref))
+        if ref.datatype == "BYTES":
+            return array
         if not array.flags.aligned:
             copies.count("unaligned", ref.byte_size)
             return array.copy()
         array.flags.writeable = False
         return array
 
+    def texts(self, ref: TensorRef) -> np.ndarray[Any, Any]:
+        """A BYTES tensor as an array of `str`, for frameworks whose strings are text."""
+        array = self.array(ref)
+        try:
+            array[...] = np.array([element.decode() for element in array.flat], dtype=np.object_).reshape(array.shape)
+        except UnicodeDecodeError:
+            raise BackendError(ErrorCode.INVALID_ARG, f"input '{ref.name}' has a string that is not UTF-8") from None
+        return array
+
     def private(self, ref: TensorRef) -> np.ndarray[Any, Any]:
         """A tensor that the model may write to: nobody else sees it."""
-        data = self.raw(ref)
         if ref.datatype == "BYTES":
-            return _as_array(ref, data)
+            return self.array(ref)
+        data = self.raw(ref)
         if ref.data is None and ref.byte_size > COPY_LIMIT and ref.offset % ELEMENT_SIZE[ref.datatype] == 0:
             return _as_array(ref, self._regions.private(ref))
         copies.count("private", ref.byte_size)

@@ -72,6 +72,31 @@ class ModelSpec:
         """A model parameter's text, "" when it is not set."""
         return str(self.config.get("parameters", {}).get(key, {}).get("string_value", ""))
 
+    def flag(self, key: str, default: bool) -> bool:
+        """A parameter that is true or false. Raises BackendError."""
+        text = self.parameter(key)
+        if text.lower() in {"true", "on", "1"}:
+            return True
+        if text.lower() in {"false", "off", "0"}:
+            return False
+        if text:
+            raise _not_a(text, key, "boolean")
+        return default
+
+    def number(self, key: str) -> float:
+        """A parameter that is a number, 0 when it is not set. Raises BackendError."""
+        try:
+            return float(self.parameter(key) or 0)
+        except ValueError:
+            raise _not_a(self.parameter(key), key, "number") from None
+
+    def integer(self, key: str) -> int:
+        """A parameter that is an integer, 0 when it is not set. Raises BackendError."""
+        try:
+            return int(self.parameter(key) or 0)
+        except ValueError:
+            raise _not_a(self.parameter(key), key, "integer") from None
+
     def file(self, default: str) -> Path:
         """The model file (or directory) of this version. Raises BackendError."""
         name = str(self.config.get("default_model_filename") or default)
@@ -92,6 +117,10 @@ class ModelSpec:
         groups = self.config.get("instance_group", ())
         instances = sum(int(g.get("count", 1)) * max(1, len(g.get("gpus", ()))) for g in groups)
         return max(1, len(os.sched_getaffinity(0)) // max(1, instances))
+
+
+def _not_a(text: str, key: str, kind: str) -> BackendError:
+    return BackendError(ErrorCode.INVALID_ARG, f"failed to convert '{text}' to {kind} (parameter '{key}')")
 
 
 def _tensor(entry: dict[str, Any]) -> TensorSpec:

@@ -33,11 +33,11 @@ class IdentityBackend:
                     f"expected input and output datatype to match, got {source.data_type} and {target.data_type}",
                 )
             self._names[source.name] = target.name
-        multiplier = _number(model, "instance_wise_delay_multiplier")
+        multiplier = model.number("instance_wise_delay_multiplier")
         number = model.instance.rpartition("_")[2]
         factor = max(1.0, multiplier * int(number)) if number.isdigit() else 1.0
-        self._delay = _number(model, "execute_delay_ms") / 1000 * factor
-        time.sleep(_number(model, "creation_delay_sec"))
+        self._delay = model.number("execute_delay_ms") / 1000 * factor
+        time.sleep(model.number("creation_delay_sec"))
         return Interface()
 
     def execute(self, requests: Sequence[Item], times: Times) -> Sequence[Outcome]:
@@ -55,12 +55,3 @@ class IdentityBackend:
             return Response([Output(names[r.name], r.datatype, r.shape, raw(r)) for r in request.inputs], {})
         except BackendError as error:
             return error
-
-
-def _number(model: ModelSpec, key: str) -> float:
-    text = model.parameter(key) or "0"
-    try:
-        return float(text)
-    except ValueError:
-        error = f"failed to convert '{text}' of parameter '{key}' to a number"
-        raise BackendError(ErrorCode.INVALID_ARG, error) from None

@@ -1,0 +1,164 @@
+"""The ONNX Runtime backend: `model.onnx`, a file or a directory that holds one."""
+
+import ctypes
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from broker.messages import ErrorCode, Item
+from shm.ref import TensorRef
+from workers.backend import Interface, Log, Outcome, Times
+from workers.backends.onnx_graph import GraphTensor, check, declared
+from workers.batching import Array, Computed, execute_apart, execute_together
+from workers.errors import BackendError
+from workers.inputs import Inputs
+from workers.model import ModelSpec
+
+_BFLOAT16 = 16
+"""ONNX's number of the type that numpy lacks; such tensors go in and out as bits."""
+_LEVELS = {0: "ORT_ENABLE_ALL", -1: "ORT_ENABLE_BASIC", 1: "ORT_ENABLE_EXTENDED", 2: "ORT_DISABLE_ALL"}
+_ERROR = re.compile(r"\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)", re.DOTALL)
+_FAIL = 1
+
+
+class OnnxRuntimeBackend:
+    """One session."""
+
+    def __init__(self, model: ModelSpec, inputs: Inputs, log: Log) -> None:
+        """Nothing is loaded yet."""
+        self._model = model
+        self._inputs = inputs
+        self._session: Any = None
+        self._inputs_by_name: dict[str, GraphTensor] = {}
+        self._outputs: list[GraphTensor] = []
+        self._declared_dims: dict[str, tuple[int, ...]] = {}
+        self._has_bfloat16 = False
+
+    # ------------------------------------------------------------------------------------------- load
+
+    def load(self) -> Interface:
+        """Make the session and check the configuration against its graph."""
+        model = self._model
+        path = model.file("model.onnx")
+        if path.is_dir():
+            path = path / "model.onnx"
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), self._options(), providers=self._providers())
+        except BackendError:
+            raise
+        except Exception as error:  # whatever a broken file makes of the loader
+            raise BackendError(ErrorCode.INTERNAL, f"failed to load '{path}': {_describe(error)}") from error
+        required = [_graph_tensor(argument) for argument in self._session.get_inputs()]
+        optional = [_graph_tensor(argument) for argument in self._session.get_overridable_initializers()]
+        outputs = [_graph_tensor(argument) for argument in self._session.get_outputs()]
+        self._inputs_by_name = {tensor.name: tensor for tensor in [*required, *optional]}
+        by_name = {tensor.name: tensor for tensor in outputs}
+        check(model, self._inputs_by_name, by_name, frozenset(tensor.name for tensor in optional))
+        self._outputs = [by_name[spec.name] for spec in model.outputs] or outputs
+        self._declared_dims = {spec.name: spec.dims for spec in model.outputs}
+        self._has_bfloat16 = any(tensor.datatype == "BF16" for tensor in [*required, *optional, *self._outputs])
+        return Interface(
+            () if model.inputs else declared(model, required),
+            () if model.outputs else declared(model, outputs),
+        )
+
+    def unload(self) -> None:
+        """The process ends, and with it everything."""
+
+    def _options(self) -> Any:
+        model = self._model
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = max(0, model.integer("intra_op_thread_count")) or model.threads
+        options.inter_op_num_threads = max(0, model.integer("inter_op_thread_count"))
+        if model.integer("execution_mode"):
+            options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        options.enable_cpu_mem_arena = model.flag("enable_mem_arena", True)
+        options.enable_mem_pattern = model.flag("enable_mem_pattern", True)
+        key = "session.use_device_allocator_for_initializers"
+        if model.parameter(key):
+            options.add_session_config_entry(key, model.parameter(key))
+        level = int(model.config.get("optimization", {}).get("graph", {}).get("level", 0))
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS.get(level, _LEVELS[0]))
+        return options
+
+    def _providers(self) -> list[Any]:
+        model = self._model
+        if model.kind == "CPU":
+            return ["CPUExecutionProvider"]
+        if model.kind != "GPU":
+            raise BackendError(
+                ErrorCode.INVALID_ARG,
+                f"instance '{model.instance}' of model '{model.name}' must be KIND_CPU or KIND_GPU",
+            )
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise BackendError(
+                ErrorCode.UNAVAILABLE,
+                f"instance '{model.instance}' has kind KIND_GPU, but this ONNX Runtime has no CUDA: "
+                "pip install 'tidepool[gpu]' in place of onnxruntime",
+            )
+        return [("CUDAExecutionProvider", {"device_id": 0}), "CPUExecutionProvider"]
+
+    # ------------------------------------------------------------------------------------------- execute
+
+    def execute(self, requests: Sequence[Item], times: Times) -> Sequence[Outcome]:
+        """Run the graph once for all requests, or once for each when the model has no batch dimension."""
+        together = execute_together if self._model.max_batch_size else execute_apart
+        return together(requests, self._read, self._run, times)
+
+    def _read(self, ref: TensorRef) -> Array:
+        """An input of the graph's rank: the protocol writes scalars as [1]."""
+        array = self._inputs.texts(ref) if ref.datatype == "BYTES" else self._inputs.array(ref)
+        rank = len(self._inputs_by_name[ref.name].dims)
+        return array if rank == array.ndim or rank > 1 else array.reshape(array.shape[:rank])
+
+    def _run(self, arrays: dict[str, Array]) -> list[Computed]:
+        names = [tensor.name for tensor in self._outputs]
+        try:
+            results = self._run_bits(names, arrays) if self._has_bfloat16 else self._session.run(names, arrays)
+        except Exception as error:  # code that we did not write
+            raise BackendError(ErrorCode.INTERNAL, _describe(error)) from error
+        return [self._computed(tensor, result) for tensor, result in zip(self._outputs, results, strict=True)]
+
+    def _run_bits(self, names: list[str], arrays: dict[str, Array]) -> list[Array]:
+        """With values that carry their ONNX type, which numpy arrays cannot."""
+        values = {name: self._value(name, array) for name, array in arrays.items()}
+        return [_to_array(value) for value in self._session.run_with_ort_values(names, values)]
+
+    def _value(self, name: str, array: Array) -> Any:
+        if self._inputs_by_name[name].datatype == "BF16":
+            return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _BFLOAT16)
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+    def _computed(self, tensor: GraphTensor, result: Any) -> Computed:
+        if not isinstance(result, np.ndarray) or not tensor.datatype:
+            raise BackendError(ErrorCode.UNSUPPORTED, f"output '{tensor.name}' is a {tensor.type}, not a tensor")
+        if result.ndim == 0:
+            result = result.reshape(self._declared_dims.get(tensor.name) or (1,))
+        elif result.ndim == 1 and self._model.max_batch_size and tensor.name not in self._declared_dims:
+            result = result.reshape(-1, 1)
+        return Computed(tensor.name, tensor.datatype, result)
+
+
+def _graph_tensor(argument: Any) -> GraphTensor:
+    return GraphTensor(
+        argument.name, argument.type, tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in argument.shape)
+    )
+
+
+def _to_array(value: Any) -> Array:
+    if value.data_type() != "tensor(bfloat16)":
+        array: Array = value.numpy()
+        return array
+    shape = value.shape()
+    size = int(np.prod(shape))
+    bits = (ctypes.c_uint16 * size).from_address(value.data_ptr()) if size else ()
+    return np.array(bits, dtype=np.uint16).reshape(shape)
+
+
+def _describe(error: Exception) -> str:
+    match = _ERROR.match(str(error))
+    code, text = match.groups() if match else (_FAIL, str(error))
+    return f"onnx runtime error {code}: {text}"
