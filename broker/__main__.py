@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
 
     try:
         return Server(config, arguments).run()
-    except StartError as error:
+    except (StartError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
 

@@ -6,6 +6,7 @@ import select
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import fields
 from importlib.metadata import version
 
@@ -47,18 +48,20 @@ class Server:
         """Serve until the end; the exit status. Raises StartError, OSError."""
         runtime.sweep_dead_servers()
         ports = open_ports(self._config)
-        directory, _ = runtime.claim(self._id)
-        try:
+        with ExitStack() as cleanup:
+            directory, _ = runtime.claim(self._id)
+            cleanup.callback(runtime.clean, self._id)
             self._router = Router(directory / "broker")
+            cleanup.callback(self._router.close)
             self._supervisor = Supervisor(str(directory / "broker"), self._id, ports.listeners, self._arguments)
+            cleanup.callback(self._supervisor.end)
             self._core = Core(self._config, _frontends(self._config, ports), time.time() - time.monotonic())
             self._watch(self._router.fileno(), "router", "")
             self._watch(_signals(), "signal", "")
             self._announce(ports)
             self._apply(self._core.begin(time.monotonic()))
             self._loop()
-        finally:
-            self._end()
+            self._log.flush()
         return self._exit_status or 0
 
     # ------------------------------------------------------------------------------------------- the loop
@@ -199,16 +202,6 @@ class Server:
         self._log.write(tables.instances(self._core.models))
         state = "ready" if self._core.is_ready else "started, but not ready"
         self._log.line("I", f"{state} after {time.monotonic() - self._began:.2f} s")
-
-    # ------------------------------------------------------------------------------------------- the end
-
-    def _end(self) -> None:
-        for token in list(self._supervisor.children):
-            self._supervisor.kill(token)
-            self._supervisor.bury(token)
-        self._router.close()
-        runtime.clean(self._id)
-        self._log.flush()
 
 
 def _frontends(config: ServerConfig, ports: Ports) -> Frontends:

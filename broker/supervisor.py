@@ -121,6 +121,12 @@ class Supervisor:
         is_outside = status == -signal.SIGKILL and not child.is_killed
         return Death(describe_exit(status), is_outside, started, tuple(child.last_lines)), lines
 
+    def end(self) -> None:
+        """Kill and bury whoever is left."""
+        for token in list(self.children):
+            self.kill(token)
+            self.bury(token)
+
     def stopped(self) -> set[str]:
         """The tokens of children in state T (stopped by a signal)."""
         return {token for token, child in self.children.items() if _state(child.process.pid) == "T"}

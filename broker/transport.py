@@ -25,9 +25,9 @@ class Router:
     """The broker's end. Peers are told apart by their token, which is their socket identity."""
 
     def __init__(self, path: Path) -> None:
-        """Bind at `path`, in a directory that only we can enter. Raises ValueError when it is too long."""
+        """Bind at `path`, in a directory that only we can enter. Raises OSError, also when the path is too long."""
         if len(bytes(path)) > MAX_PATH:
-            raise ValueError(f"the socket path '{path}' is longer than {MAX_PATH} bytes: set TMPDIR to a shorter one")
+            raise OSError(f"the socket path '{path}' is longer than {MAX_PATH} bytes: set TMPDIR to a shorter one")
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
@@ -43,11 +43,8 @@ class Router:
     def receive(self) -> list[tuple[str, list[Message] | ProtocolError]]:
         """All that has arrived, per packed list: the peer's token and its messages or what was wrong with them."""
         arrived: list[tuple[str, list[Message] | ProtocolError]] = []
-        while len(arrived) < DRAIN_LIMIT:
-            try:
-                identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
+        while len(arrived) < DRAIN_LIMIT and self.has_more():
+            identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
             peer = identity.decode("ascii", "replace")
             try:
                 if len(frames) != 1:
@@ -93,11 +90,9 @@ class Dealer:
     def receive(self) -> list[Message]:
         """All messages that have arrived, in order. Raises ProtocolError."""
         messages: list[Message] = []
-        while True:
-            try:
-                messages += decode(self._socket.recv(zmq.NOBLOCK))
-            except zmq.Again:
-                return messages
+        while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            messages += decode(self._socket.recv(zmq.NOBLOCK))
+        return messages
 
     def wait(self, timeout: float) -> bool:
         """Block until something can be received, `timeout` seconds at most."""
