@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from configs.errors import ConfigError
+from configs.errors import ConfigError, one_line
 from configs.tree import Node
 
 NOT_VERSIONS = {"warmup", "initial_state", "configs", "__pycache__"}
@@ -39,11 +39,13 @@ def list_models(repositories: Sequence[Path], entries: Mapping[str, Node] | None
         for name, paths in found.items()
         if len(paths) > 1
     }
+    errors |= {one_line(name): "the name of a model's directory must be UTF-8" for name in found if not _is_utf8(name)}
     for name, entry in (entries or {}).items():
         if name not in found:
             searched = ", ".join(map(str, repositories))
             errors[name] = f"{entry.at('name')}: there is no directory '{name}' in the model repository {searched}"
-    return Models({name: paths[0] for name, paths in found.items() if name not in errors}, errors)
+    directories = {n: paths[0] for n, paths in found.items() if len(paths) == 1 and _is_utf8(n)}
+    return Models(directories, errors)
 
 
 def version_directories(directory: Path) -> tuple[dict[int, Path], list[str]]:
@@ -93,6 +95,10 @@ def _files(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 def _kept(names: Iterable[str]) -> list[str]:
     return [name for name in names if not _SCRATCH.fullmatch(name)]
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in name)  # how Python keeps bytes that are not UTF-8
 
 
 def _directories(parent: Path, hidden: bool = False) -> list[Path]:

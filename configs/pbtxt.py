@@ -65,7 +65,10 @@ def read(path: Path, schema: Descriptor) -> Node:
 
 def shown(path: Path) -> str:
     """The path as messages show it: relative where it is below the working directory."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or there is no working directory any more
+        return str(path)
 
 
 def parse(text: str, schema: Descriptor, file: str) -> Node:

@@ -40,6 +40,13 @@ def test_an_entry_without_a_directory_is_an_error_of_that_model(tmp_path: Path) 
     assert models.errors == {"n": f"server.pbtxt:1:1: there is no directory 'n' in the model repository {tmp_path}"}
 
 
+def test_a_name_that_is_no_text_is_an_error_of_that_model(tmp_path: Path) -> None:
+    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
+    models = list_models([tmp_path])
+    assert models.directories == {}
+    assert models.errors == {r"caf\udce9": "the name of a model's directory must be UTF-8"}
+
+
 def test_a_repository_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         list_models([tmp_path / "none"])

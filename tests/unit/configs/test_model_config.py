@@ -3,17 +3,23 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from generated_configs import messages
+from google.protobuf import text_format
+from google.protobuf.message import Message
+from hypothesis import given
+from hypothesis import strategies as st
 
 from configs import pbtxt
 from configs.description import DynamicBatching, ModelDescription, TensorSpec
 from configs.errors import ConfigError
 from configs.model import describe
 from configs.proto.schema import message
-from configs.server import ServerConfig
-from configs.tree import Node
+from configs.server import ServerConfig, load
+from configs.tree import Node, merge
 
 RECORDED = Path(__file__).parent / "recorded"
 INPUT = 'input { name: "I" data_type: TYPE_FP32 dims: [ 4 ] }'
@@ -482,3 +488,34 @@ def test_a_model_that_cannot_be_read_is_an_error_of_that_model(make: Callable[..
 def test_what_is_printed_cannot_break_the_line(described: Describe) -> None:
     (line,) = lines_of(described, r'name: "a\nb"')
     assert r"'a\nb'" in line
+
+
+@given(sent=messages(message("inference.ModelConfig")), is_plain=st.booleans())
+def test_any_configuration_is_described_or_refused(
+    sent: Message, is_plain: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.getbasetemp() / "generated"
+    (directory / "1").mkdir(parents=True, exist_ok=True)
+    over = entry(text_format.MessageToString(sent))
+    if is_plain:  # likely to be accepted
+        kept = ("parameters", "metric_tags", "max_batch_size", "instance_group", "optimization", "version_policy")
+        over = merge(replace(over, fields={n: over.fields[n] for n in kept if n in over}), entry('backend: "python"'))
+    try:
+        model = describe(directory, over, ServerConfig(), ["0", "1"])
+    except ConfigError:
+        return
+    assert ModelDescription.from_wire(model.to_wire()) == model
+    assert len(model.instances) >= 1
+    assert json.loads(json.dumps(model.config)) == model.config
+
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = sorted(path for path in (ROOT / "examples/model_repository").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("directory", EXAMPLES, ids=lambda path: path.name)
+def test_the_models_of_the_demonstration_are_described_without_a_warning(directory: Path) -> None:
+    server = load([f"--config={ROOT}/configs/server.pbtxt"])
+    model = describe(directory, server.entries.get(directory.name), server, ())
+    assert model.warnings == ()
+    assert len(model.instances) == (2 if directory.name == "digits" else 1)
