@@ -21,7 +21,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 HERE = Path(__file__).resolve().parent
-SEED = 7
+SEED = 0
 DRAFT_EPOCHS = 8  # version 1: visibly weaker, so that a change of version shows
 FINAL_EPOCHS = 80  # version 2
 REQUIRED_ACCURACY = 0.97
@@ -171,6 +171,7 @@ def main() -> None:
     arguments = parser.parse_args()
     repository: Path = arguments.repository
 
+    torch.set_num_threads(1)  # the batches are small: threads would only wait for each other
     train_images, test_images, train_labels, test_labels = load_scans()
     print(f"{len(train_images)} images to train with, {len(test_images)} held out")
     for version, epochs in ((1, DRAFT_EPOCHS), (2, FINAL_EPOCHS)):
