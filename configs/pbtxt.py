@@ -5,35 +5,21 @@ name neither the file nor a way out; that is why this one exists. It accepts the
 """
 
 import math
-import re
 import struct
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from configs.errors import ConfigError, nearest
+from configs.tokens import Token, Tokens, to_bytes, to_float, to_integer
 from configs.tree import Field, Node, Position, enum_type, is_map, message_type
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 64
 
-_TOKEN = re.compile(
-    r"""(?P<space>(?:\s|\#[^\n]*)+)
-    | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
-    | (?P<number>(?:0[xX][0-9a-fA-F]+ | (?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?))
-    | (?P<string>"(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*')
-    | (?P<mark>[{}\[\]<>:,;-])""",
-    re.VERBOSE,
-)
-_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
-_SIMPLE_ESCAPES = {
-    b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v",
-    b"\\": b"\\", b"'": b"'", b'"': b'"', b"?": b"?",
-}  # fmt: skip
 _CLOSING = {"{": "}", "<": ">", "[": "]"}
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -73,72 +59,14 @@ def shown(path: Path) -> str:
 
 def parse(text: str, schema: Descriptor, file: str) -> Node:
     """Parse `text` as one message of `schema`; `file` is its name in positions and errors. Raises ConfigError."""
-    return _Parser(_Tokens(text, file)).message(schema, Position(file, 1, 1), "")
-
-
-class _Token(NamedTuple):
-    kind: str  # name, number, string, mark, end
-    text: str
-    offset: int
-
-    def __str__(self) -> str:
-        if self.kind == "end":
-            return "the end of the file"
-        shown = self.text if len(self.text) <= 40 else self.text[:40] + "..."
-        return shown if self.kind == "string" else f"'{shown}'"
-
-
-class _Tokens:
-    """The text cut into tokens, one ahead of the parser."""
-
-    def __init__(self, text: str, file: str) -> None:
-        self._text = text.removeprefix("\ufeff")
-        self._file = file
-        self._lines = [0, *(match.end() for match in re.finditer("\n", self._text))]
-        self.next = self._read(0)
-
-    def take(self) -> _Token:
-        token = self.next
-        if token.kind != "end":
-            self.next = self._read(token.offset + len(token.text))
-        return token
-
-    def take_if(self, *marks: str) -> bool:
-        if self.next.kind == "mark" and self.next.text in marks:
-            self.take()
-            return True
-        return False
-
-    def position(self, offset: int) -> Position:
-        line = bisect_right(self._lines, offset)
-        return Position(self._file, line, offset - self._lines[line - 1] + 1)
-
-    def error(self, what: str, offset: int) -> ConfigError:
-        return ConfigError(f"{self.position(offset)}: {what}")
-
-    def _read(self, offset: int) -> _Token:
-        match = _TOKEN.match(self._text, offset)
-        if match and match.lastgroup == "space":
-            offset = match.end()
-            match = _TOKEN.match(self._text, offset)
-        if offset == len(self._text):
-            return _Token("end", "", offset)
-        if match is None:
-            if self._text[offset] in "\"'":
-                raise self.error("this string is not closed on its line", offset)
-            raise self.error(f"unexpected character {self._text[offset]!r}", offset)
-        token = _Token(match.lastgroup or "", match.group(), offset)
-        if token.kind == "number" and re.match(r"[\w.]", self._text[match.end() : match.end() + 1]):
-            run = re.match(r"[\w.]+", self._text[offset:])
-            raise self.error(f"'{run.group() if run else token.text}' is not a number", offset)
-        return token
+    return _Parser(Tokens(text, file)).message(schema, Position(file, 1, 1), "")
 
 
 @dataclass(frozen=True)
 class _Parser:
     """Recursive descent: one method per construct; every method raises ConfigError through `tokens.error`."""
 
-    tokens: _Tokens
+    tokens: Tokens
     depth: int = 0
 
     def message(self, schema: Descriptor, position: Position, closing: str) -> Node:
@@ -180,7 +108,7 @@ class _Parser:
             raise self.tokens.error(f"unexpected '{token.text}': {where}", token.offset)
         return False
 
-    def _field_of(self, schema: Descriptor, token: _Token) -> FieldDescriptor:
+    def _field_of(self, schema: Descriptor, token: Token) -> FieldDescriptor:
         if token.kind != "name":
             raise self.tokens.error(f"expected the name of a field of {schema.name}, got {token}", token.offset)
         field: FieldDescriptor | None = schema.fields_by_name.get(token.text)
@@ -190,7 +118,7 @@ class _Parser:
         return field
 
     def _check_unique(
-        self, field: FieldDescriptor, fields: dict[str, Any], positions: dict[str, Position], token: _Token
+        self, field: FieldDescriptor, fields: dict[str, Any], positions: dict[str, Position], token: Token
     ) -> None:
         if field.is_repeated:
             return
@@ -261,19 +189,19 @@ class _Parser:
         inner = _Parser(self.tokens, self.depth + 1)
         return inner.message(message_type(field), self.tokens.position(token.offset), _CLOSING[token.text])
 
-    def _wrong(self, field: FieldDescriptor, token: _Token) -> ConfigError:
+    def _wrong(self, field: FieldDescriptor, token: Token) -> ConfigError:
         return self.tokens.error(f"expected {_kind(field)} for '{field.name}', got {token}", token.offset)
 
     def integer(self, field: FieldDescriptor) -> int:
         start = self.tokens.next
         sign = -1 if self.tokens.take_if("-") else 1
         token = self.tokens.take()
-        value = _integer(token)
+        value = to_integer(token)
         if value is None:
             raise self._wrong(field, start if sign > 0 else token)
         return self._in_range(field, sign * value, start)
 
-    def _in_range(self, field: FieldDescriptor, value: int, token: _Token) -> int:
+    def _in_range(self, field: FieldDescriptor, value: int, token: Token) -> int:
         low, high = _INTEGERS[field.cpp_type]
         if not low <= value <= high:
             raise self.tokens.error(f"{value} is out of range for '{field.name}': {low} to {high}", token.offset)
@@ -283,7 +211,7 @@ class _Parser:
         start = self.tokens.next
         sign = -1.0 if self.tokens.take_if("-") else 1.0
         token = self.tokens.take()
-        value = _float(token)
+        value = to_float(token)
         if value is None:
             raise self._wrong(field, start if sign > 0 else token)
         if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT:
@@ -294,7 +222,7 @@ class _Parser:
         token = self.tokens.take()
         if token.kind == "name" and token.text in _BOOLEANS:
             return _BOOLEANS[token.text]
-        value = _integer(token)
+        value = to_integer(token)
         if value not in (0, 1):
             raise self._wrong(field, token)
         return bool(value)
@@ -304,35 +232,22 @@ class _Parser:
             raise self._wrong(field, self.tokens.next)
         first = self.tokens.next
         parts = []
-        while self.tokens.next.kind == "string":
-            parts.append(self._unescape(self.tokens.take()))
         try:
+            while self.tokens.next.kind == "string":
+                parts.append(to_bytes(self.tokens.take()))
             return b"".join(parts).decode()
         except UnicodeDecodeError:
-            raise self.tokens.error(f"the escapes in '{field.name}' do not make up UTF-8 text", first.offset) from None
-
-    def _unescape(self, token: _Token) -> bytes:
-        def replace(match: re.Match[bytes]) -> bytes:
-            octal, hexadecimal, short, long, simple = match.groups()
-            if octal is not None and int(octal, 8) < 256:
-                return bytes([int(octal, 8)])
-            if hexadecimal is not None:
-                return bytes([int(hexadecimal, 16)])
-            code = short or long
-            if code is not None and int(code, 16) <= 0x10FFFF and not 0xD800 <= int(code, 16) <= 0xDFFF:
-                return chr(int(code, 16)).encode()
-            if simple in _SIMPLE_ESCAPES:
-                return _SIMPLE_ESCAPES[simple]
-            raise self.tokens.error(f"unknown escape '{match.group().decode(errors='replace')}'", token.offset)
-
-        return _ESCAPE.sub(replace, token.text[1:-1].encode())
+            what = f"the escapes in '{field.name}' do not make up UTF-8 text"
+        except ValueError as error:
+            what = str(error)
+        raise self.tokens.error(what, first.offset)
 
     def enum(self, field: FieldDescriptor) -> str:
         enum = enum_type(field)
         start = self.tokens.next
         sign = -1 if self.tokens.take_if("-") else 1
         token = self.tokens.take()
-        number = _integer(token)
+        number = to_integer(token)
         if number is not None and sign * number in enum.values_by_number:
             return enum.values_by_number[sign * number].name
         if token is start and token.text in enum.values_by_name:
@@ -366,33 +281,6 @@ def _kind(field: FieldDescriptor) -> str:
         FieldDescriptor.CPPTYPE_BOOL: "true or false",
         FieldDescriptor.CPPTYPE_STRING: "a string in quotes",
     }.get(field.cpp_type, "a number")
-
-
-def _integer(token: _Token) -> int | None:
-    """The token as a decimal, octal (leading 0) or hexadecimal integer."""
-    text = token.text
-    if token.kind != "number":
-        return None
-    if re.fullmatch(r"0[xX][0-9a-fA-F]+", text):
-        return int(text, 16)
-    if re.fullmatch(r"0[0-7]+", text):
-        return int(text, 8)
-    if len(text) < 1000 and re.fullmatch(r"0|[1-9][0-9]*", text):
-        return int(text)
-    return None
-
-
-def _float(token: _Token) -> float | None:
-    if token.kind == "name" and token.text.lower() in ("inf", "infinity", "nan"):
-        return float(token.text)
-    if token.kind != "number":
-        return None
-    integer = _integer(token)
-    if integer is not None:
-        return float(integer)
-    if re.fullmatch(r"0[0-9]+|0[xX].*", token.text):
-        return None
-    return float(token.text.rstrip("fF"))
 
 
 def _single(value: float) -> float:

@@ -186,7 +186,17 @@ def test_forms_of_the_language(text: str, expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1", 1.0), (".5", 0.5), ("1.", 1.0), ("2f", 2.0), ("1e3", 1000.0), ("-inf", -math.inf)]
+    ("text", "value"),
+    [
+        ("1", 1.0),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("2f", 2.0),
+        ("1e3", 1000.0),
+        ("-inf", -math.inf),
+        ("9" * 999, math.inf),
+        ("0x10", 16.0),
+    ],
 )
 def test_floats(text: str, value: float) -> None:
     assert parse(f"metrics_interval_ms: {text}", SERVER).get("metrics_interval_ms") == value
@@ -212,6 +222,9 @@ def test_floats(text: str, value: float) -> None:
         ('max_batch_size: "8"', "1:17: expected an integer for 'max_batch_size', got \"8\""),
         ("max_batch_size: 1.5", "1:17: expected an integer for 'max_batch_size', got '1.5'"),
         ("max_batch_size: 08", "1:17: expected an integer for 'max_batch_size', got '08'"),
+        ("max_batch_size: 0x" + "f" * 9999, "1:17: expected an integer for 'max_batch_size', got '0xffff"),
+        ("max_batch_size: " + "9" * 99, "1:17: 999999"),
+        ("max_batch_size: " + "9" * 9999, "1:17: expected an integer for 'max_batch_size', got '9999"),
         ("max_batch_size: 12abc", "1:17: '12abc' is not a number"),
         (
             "max_batch_size: 3000000000",
