@@ -167,7 +167,8 @@ class _Load:
         ways = f"give {flag_of('model_repository')}=PATH"
         if beside:
             ways += f" or the field model_repository, or make {' or '.join(map(str, beside))}"
-        self._errors.append(f"there is no model repository: {ways}")
+        if not self._given.errors:  # else it may only be misspelt
+            self._errors.append(f"there is no model repository: {ways}")
         return ()
 
     def _backend_config(self) -> BackendSettings:

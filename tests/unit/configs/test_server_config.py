@@ -240,6 +240,12 @@ def test_all_problems_are_said_at_once(load_text: Callable[..., ServerConfig]) -
     assert any(re.search(r"server\.pbtxt:1:1: http_port: 70000 is not allowed", line) for line in lines)
 
 
+def test_a_misspelt_flag_is_not_said_to_be_missing_too() -> None:
+    assert lines_of(lambda: load(["--modl-repository=/m"])) == (
+        "Bad option: \"--modl-repository\"; did you mean '--model-repository'?",
+    )
+
+
 def test_port_zero_never_collides(repository: Path) -> None:
     load([f"--model-repository={repository}", "--http-port=0", "--grpc-port=0", "--metrics-port=0"])
 
