@@ -36,16 +36,21 @@ class Call(NamedTuple):
 
     @property
     def version(self) -> int:
-        """The version in the path, NEWEST when there is none. Raises RequestError."""
-        if not self.version_text:
-            return NEWEST
-        if len(self.version_text) > 19 or (version := int(self.version_text)) >= 2**63:
-            raise RequestError(
-                ErrorCode.INVALID_ARG,
-                f"failed to get model version from specified version string '{self.version_text}' (details: stol), "
-                "version should be an integral value > 0",
-            )
-        return version
+        """The version in the path. Raises RequestError."""
+        return parse_version(self.version_text)
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+def parse_version(text: str) -> int:
+    """The version that digits name, NEWEST for none. Raises RequestError."""
+    if not text:
+        return NEWEST
+    if len(text) > 19 or (version := int(text)) >= 2**63:
+        raise RequestError(
+            ErrorCode.INVALID_ARG,
+            f"failed to get model version from specified version string '{text}' (details: stol), "
+            "version should be an integral value > 0",
+        )
+    return version

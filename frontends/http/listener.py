@@ -1,6 +1,7 @@
 """aiohttp's HTTP protocol on a listening socket that the broker owns."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -27,7 +28,9 @@ class HttpServer:
         """Close the listener and idle connections, and wait for requests, for `seconds` at most."""
         self._listener.close()
         self._connections.pre_shutdown()
-        await self._connections.shutdown(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):  # aiohttp's own limit counts for each of two steps
+                await self._connections.shutdown(seconds)
 
 
 async def listen(dispatch: Dispatch, descriptor: int) -> HttpServer:

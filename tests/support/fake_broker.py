@@ -3,7 +3,6 @@
 import itertools
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from broker.messages import (
     Answer,
@@ -55,8 +54,8 @@ ARENA = (1 << 20, 16 << 20, 1 << 30)
 class FakeBroker:
     """Use as a context manager; `frontend` starts processes, `seen` is everything that they have sent.
 
-    Models: `echo` answers with its inputs (a raw request's input is FP32 `INPUT`), `slow` when it is cancelled,
-    `broken` with an error; all others are unknown.
+    Models: `echo` answers with its inputs (a raw request's input is FP32 `INPUT`), `slow` when `answer_slow` is called
+    or the request is cancelled, `broken` with an error; all others are unknown.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -97,22 +96,27 @@ class FakeBroker:
 
     # ------------------------------------------------------------------------------------------- processes
 
-    def frontend(self, role: str) -> "Frontend":
-        """Start `python -m frontends.ROLE` with a listening socket and wait for its Hello."""
+    def frontend(self, role: str, program: str = "", stdout: int | None = None) -> "Frontend":
+        """Start `python -m frontends.ROLE`, or else `program`, with a listening socket and wait for its Hello."""
         listener = socket.create_server(("127.0.0.1", 0))
         token = next(self._tokens)
         descriptor = listener.fileno()
-        command = [sys.executable, "-P", "-m", f"frontends.{role}", str(self._path), token, self._server]
-        process = subprocess.Popen([*command, str(os.getpid()), str(descriptor)], pass_fds=(descriptor,))
+        command = [sys.executable, "-P", *(["-c", program] if program else ["-m", f"frontends.{role}"])]
+        place = [str(self._path), token, self._server, str(os.getpid()), str(descriptor)]
+        process = subprocess.Popen([*command, *place], pass_fds=(descriptor,), stdout=stdout)
         self._processes.append(process)
         address = "{}:{}".format(*listener.getsockname())
         listener.close()
         self.wait_for(lambda message: type(message) is Hello and message.pid == process.pid)
-        return Frontend(self, process, token, address)
+        return Frontend(process, token, address)
 
-    def send(self, token: str, *messages: Message) -> None:
-        """Send to a frontend, from the broker's thread."""
-        self._commands.append(lambda: self._router.send(token, messages))
+    def stop(self, token: str) -> None:
+        """Tell a frontend to stop."""
+        self._commands.append(lambda: self._router.send(token, [Stop("test")]))
+
+    def answer_slow(self) -> None:
+        """Answer all requests to `slow`, without outputs."""
+        self._commands.append(self._answer_slow)
 
     def wait_for(self, matches: Callable[[Message], bool]) -> Any:
         """A message among `seen`, which may still be on its way."""
@@ -171,6 +175,11 @@ class FakeBroker:
                 pass
         return []
 
+    def _answer_slow(self) -> None:
+        for (token, number), request in self._slow.items():
+            self._router.send(token, [Response(number, ErrorCode.OK, "", request.model, 1, (), {})])
+        self._slow.clear()
+
     def _infer(self, token: str, request: Infer) -> list[Message]:
         known = len(self._announced)
         match request.model:
@@ -216,23 +225,12 @@ class FakeBroker:
         return Answer(number, ErrorCode.OK, "", content)
 
 
-class Frontend:
+class Frontend(NamedTuple):
     """A frontend process of a FakeBroker."""
 
-    def __init__(self, broker: FakeBroker, process: "subprocess.Popen[bytes]", token: str, address: str) -> None:
-        self.broker = broker
-        self.process = process
-        self.token = token
-        self.address = address
-
-    def stop(self) -> int:
-        """Tell it to stop; its exit status."""
-        self.broker.send(self.token, Stop("test"))
-        return self.process.wait(SECONDS)
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(SECONDS)
+    process: "subprocess.Popen[bytes]"
+    token: str
+    address: str
 
 
 def unknown(model: str) -> str:

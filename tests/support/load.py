@@ -1,0 +1,103 @@
+"""Load from many clients at once, in which every answer is compared with its own question."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+
+from tests.support.clients import Array, Client, status_of
+from tests.support.server import Server
+
+
+class Outcome(NamedTuple):
+    """One request: when it was sent and answered (monotonic clock), and what went wrong, if anything did.
+
+    `fresh_at` is a moment at which its connection was not open yet or still sound, the latest one known.
+    """
+
+    protocol: str
+    began: float
+    ended: float
+    fresh_at: float
+    error: str
+
+
+Ask = Callable[[Client, int, int], str]
+"""Sends the n-th request of a client (`client, client number, n`); what is wrong with the answer, else empty."""
+
+
+def echo(model: str, size: int = 16) -> Ask:
+    """Requests of `size` floats to a model that answers them as OUT; each is like no other."""
+
+    def ask(client: Client, number: int, count: int) -> str:
+        question: Array = np.full(size, number, np.float32)
+        question[:2] = number, count
+        answer = client.infer(model, {"IN": question})["OUT"]
+        return "" if answer is not None and np.array_equal(answer, question) else f"wrong answer {answer!r}"
+
+    return ask
+
+
+class Load:
+    """Use as a context manager: clients ask one question after another until the block ends.
+
+    After an error a client continues with a new connection.
+    """
+
+    def __init__(self, server: Server, asks: Sequence[tuple[str, Ask]]) -> None:
+        """One client for each (protocol, ask)."""
+        self._server = server
+        self._stop = threading.Event()
+        self._lists: list[list[Outcome]] = [[] for _ in asks]
+        self._threads = [
+            threading.Thread(target=self._run, args=(number, protocol, ask), name=f"load-{number}", daemon=True)
+            for number, (protocol, ask) in enumerate(asks)
+        ]
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Everything so far."""
+        return [outcome for each in self._lists for outcome in list(each)]
+
+    @property
+    def failures(self) -> list[Outcome]:
+        """What went wrong so far."""
+        return [outcome for outcome in self.outcomes if outcome.error]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(90)
+        if error is None:
+            stuck = [thread.name for thread in self._threads if thread.is_alive()]
+            assert not stuck, f"requests without an answer: {stuck}"
+
+    def _run(self, number: int, protocol: str, ask: Ask) -> None:
+        count, client, fresh_at = 0, None, 0.0
+        while not self._stop.is_set():
+            if client is None:
+                fresh_at, client = time.monotonic(), Client(protocol, self._server)
+            count += 1
+            began = time.monotonic()
+            try:
+                error = ask(client, number, count)
+            except Exception as problem:
+                error = f"{type(problem).__name__} {status_of(problem)}: {problem}"
+            self._lists[number].append(Outcome(protocol, began, time.monotonic(), fresh_at, error))
+            if error:
+                client.close()
+                client = None
+            else:
+                fresh_at = began
+        if client is not None:
+            client.close()
