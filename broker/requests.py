@@ -128,7 +128,7 @@ class Requests:
             for request in attempt.requests:
                 if request.is_orphan or request.is_cancelled:
                     self._fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
-                elif attempt.number > death.started or self._may_retry(request, death):
+                elif attempt.number > death.started or self._may_retry(request, death, attempt.number):
                     again.append(request)
                 else:
                     self._fail(request, ErrorCode.UNAVAILABLE, _obituary(instance, death), "BACKEND", now)
@@ -241,10 +241,15 @@ class Requests:
         if not request.is_orphan:
             self._out.append(Send(request.peer, response))
 
-    def _may_retry(self, request: Request, death: Death) -> bool:
-        """Once more, alone, for a request that was being executed when its worker died."""
+    def _may_retry(self, request: Request, death: Death, attempt: int) -> bool:
+        """Once more, alone, for a request that was being executed when its worker died.
+
+        One that was finished, so that only its answer got lost, is not to blame.
+        """
         if not request.version.retries_started:
             return False
+        if attempt < death.started:
+            return True
         if death.is_outside:
             request.kills += 1
             return request.kills <= MAX_KILLS

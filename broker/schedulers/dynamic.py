@@ -38,12 +38,13 @@ class DynamicScheduler(DefaultScheduler):
         """How many requests from the head of the queue to send now."""
         size, marked, count, is_full = 0, 0, 0, False
         first = self._queue[0]
+        if first.is_solo:
+            return 1  # no company to wait for
         for request in self._queue:
             if count and (
                 size + request.batch > self._max_batch_size
                 or request.shape_key != first.shape_key
                 or request.is_solo
-                or first.is_solo
             ):
                 is_full = True
                 break
