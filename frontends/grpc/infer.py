@@ -35,8 +35,7 @@ async def infer(client: Client, data: bytes) -> bytes:
     try:
         if response.code != ErrorCode.OK:
             raise RequestError(response.code, response.error)
-        outputs = [client.regions.view(ref) for ref in response.outputs]
-        return join_response(response_message(response, request.id), outputs)
+        return join_response(response_message(response, request.id), _outputs(client, response))
     finally:
         client.done_with(response.outputs)
 
@@ -48,6 +47,15 @@ def response_message(response: Response, request_id: str) -> ProtoMessage:
         answer.outputs.add(name=ref.name, datatype=ref.datatype, shape=ref.shape)
     write_parameters(response.parameters, answer.parameters)
     return answer
+
+
+def _outputs(client: Client, response: Response) -> list[Buffer]:
+    """The bytes of a response's outputs, where they lie. Raises RequestError."""
+    try:
+        return [client.regions.view(ref) for ref in response.outputs]
+    except (KeyError, ValueError) as error:
+        text = f"the output of model '{response.model}' is lost: {error}"
+        raise RequestError(ErrorCode.INTERNAL, text) from None
 
 
 async def _question(

@@ -10,10 +10,11 @@ from google.protobuf.message_factory import GetMessageClass
 from broker.child import Place
 from broker.client import Client
 from frontends.errors import GRPC_STATUS, RequestError
+from frontends.extensions import EXTENSIONS
 from frontends.grpc import queries
 from frontends.grpc.channel import COMPRESSION, channel_arguments
 from frontends.grpc.infer import infer
-from frontends.grpc.messages import ProtoMessage, pool
+from frontends.grpc.messages import ProtoMessage, message, pool
 from frontends.grpc.queries import Query
 
 INFERENCE = "inference.GRPCInferenceService"
@@ -45,7 +46,7 @@ async def serve(client: Client, options: dict[str, Any], _place: Place) -> GrpcS
             grpc.method_handlers_generic_handler(HEALTH, _query_handlers(client, HEALTH, queries.HEALTH)),
         )
     )
-    address = f"{options['grpc_address']}:{options['grpc_port']}"
+    address = socket_address(options["grpc_address"], options["grpc_port"])
     try:
         server.add_insecure_port(address)
     except RuntimeError:
@@ -54,18 +55,34 @@ async def serve(client: Client, options: dict[str, Any], _place: Place) -> GrpcS
     return GrpcServer(server)
 
 
+def socket_address(host: str, port: int) -> str:
+    """Where gRPC is to listen; it wants brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def inference_handlers(client: Client, options: Mapping[str, Any]) -> Handlers:
     """The RPCs of the inference service; those that are missing are UNIMPLEMENTED."""
     compression = COMPRESSION[options["grpc_infer_response_compression_level"]]
+    metadata = message("inference.ServerMetadataResponse")(
+        name=options["id"], version=options["version"], extensions=EXTENSIONS
+    )
 
     async def model_infer(request: bytes, context: Context) -> bytes:
         if compression is not grpc.Compression.NoCompression:
             context.set_compression(compression)
         return await _or_abort(infer(client, request), context)
 
-    # From bytes to bytes: protobuf would copy the tensors several times.
-    handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(model_infer)}
-    return handlers | _query_handlers(client, INFERENCE, queries.INFERENCE)
+    async def server_metadata(_request: bytes, _context: Context) -> ProtoMessage:
+        return metadata
+
+    return {
+        # From bytes to bytes: protobuf would copy the tensors several times.
+        "ModelInfer": grpc.unary_unary_rpc_method_handler(model_infer),
+        "ServerMetadata": grpc.unary_unary_rpc_method_handler(
+            server_metadata, response_serializer=type(metadata).SerializeToString
+        ),
+        **_query_handlers(client, INFERENCE, queries.INFERENCE),
+    }
 
 
 def _query_handlers(client: Client, service: str, table: Mapping[str, Query]) -> Handlers:

@@ -73,8 +73,8 @@ def request_of(num_inputs: int = 1, **fields: Any) -> bytes:
     return bytes(request.SerializeToString())
 
 
-def run(client: MemoryClient, data: bytes) -> Any:
-    return message("inference.ModelInferResponse").FromString(asyncio.run(infer(client, data)))  # type: ignore[arg-type]
+def run(client: Any, data: bytes) -> Any:
+    return message("inference.ModelInferResponse").FromString(asyncio.run(infer(client, data)))
 
 
 OUTPUTS = (TensorRef("Y", "FP32", (1, 2), 8, b"12345678"), TensorRef("Z", "BYTES", (), 0, b""))
@@ -137,8 +137,9 @@ def test_an_error_reaches_the_client() -> None:
 
 def test_outputs_that_cannot_be_read_are_given_back() -> None:
     client = MemoryClient(OK._replace(outputs=(OUTPUTS[0]._replace(data=None),)))
-    with pytest.raises(KeyError):
+    with pytest.raises(RequestError) as caught:
         run(client, request_of())
+    assert (caught.value.code, caught.value.message) == (ErrorCode.INTERNAL, "the output of model 'm' is lost: ''")
     assert client.done is not None
 
 
@@ -167,8 +168,8 @@ def test_a_wrong_version_is_an_error_before_the_unknown_model() -> None:
 
 
 def test_a_cancelled_request_gives_its_blocks_back() -> None:
-    async def cancel_while_storing(client: MemoryClient) -> None:
-        task = asyncio.create_task(infer(client, request_of(2)))  # type: ignore[arg-type]
+    async def cancel_while_storing(client: Any) -> None:
+        task = asyncio.create_task(infer(client, request_of(2)))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
