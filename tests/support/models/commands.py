@@ -1,10 +1,10 @@
 """A model that does what each request tells it to, and keeps a record of every execution it begins.
 
-IN is INT64 [2]: a command (see `tests.support.models`) and its argument; OUT is INT64 [2]: the argument and the
-worker's process id. The parameter `directory` of the configuration names a directory: `executions` there gets a line
-`COMMAND ARGUMENT PID REQUESTS` for each command of a batch of so many requests before it is carried out; the command WAIT lasts until a file
-`go_ARGUMENT` appears there. The parameter `load` is `die` or `hang` to do that instead of loading, as long as the
-file `bad` is there.
+IN is INT64 [2]: a command (see `tests.support.repository`) and its argument; OUT is INT64 [2]: the argument and the
+worker's process id. The parameter `directory` of the configuration names a directory for records: the file
+`executions` gets a line `COMMAND ARGUMENT PID REQUESTS` for each command of a batch of so many requests before it is
+carried out; the command WAIT lasts until there is a file `go_ARGUMENT`. The parameter `load` is `die` or `hang`: the
+model does that instead of loading as long as there is a file `bad`.
 """
 
 import ctypes

@@ -1,0 +1,33 @@
+"""What all tests share: servers that are stopped and checked, and their logs in the report of a failed test."""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.server import Server, running
+
+
+@pytest.fixture
+def new_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """`new_server(text, *flags, env=...)`: a server that is not started yet; see `Server`. Stopped after the test."""
+    with ExitStack() as stack:
+
+        def make(text: str = "", *flags: str, env: dict[str, str] | None = None) -> Server:
+            server = Server(tmp_path / "server", text, *flags, env=env)
+            stack.push(server.__exit__)
+            return server
+
+        yield make
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Show the logs of the servers that run when a test fails."""
+    report = yield
+    if report.failed:
+        for server in running:
+            report.sections.append((f"log of the server in {server.directory}", server.log()))
+    return report
