@@ -1,17 +1,21 @@
-"""The requests that are under way, from their acceptance to their one response. Pure."""
+"""The requests that are under way, from their acceptance to their final response. Pure."""
 
 from typing import NamedTuple
 
 from broker import answers
 from broker.effects import Effect, Emit, Kill, Send
 from broker.messages import (
+    Abandon,
+    Consumed,
+    Credit,
     ErrorCode,
     Execute,
     Executed,
     Infer,
     Item,
-    Parameters,
+    Part,
     ProtocolError,
+    Responded,
     Response,
     Result,
 )
@@ -54,7 +58,7 @@ class Requests:
         self.is_stopping = False
 
     def __len__(self) -> int:
-        """Requests without a response."""
+        """Requests without a final response."""
         return len(self._in_flight)
 
     # ------------------------------------------------------------------------------------------- events
@@ -71,6 +75,9 @@ class Requests:
                     ErrorCode.UNAVAILABLE,
                 )
             version = answers.look_up(self._models, infer.model, infer.version)
+            if version.description.decoupled and infer.endpoint:
+                text = f"{infer.endpoint} doesn't support models with decoupled transaction policy"
+                raise Rejected(text, ErrorCode.UNSUPPORTED)
             if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS:
                 raise Rejected(answers.not_ready(version), ErrorCode.UNAVAILABLE)
             accepted = validate(version.signature, infer)
@@ -93,8 +100,16 @@ class Requests:
         if request is None:
             return
         request.is_cancelled = True
-        if request.version.scheduler.remove(request):
+        if request.worker:
+            self._out.append(Send(request.worker, Abandon(request.attempt, request.item)))
+        elif request.version.scheduler.remove(request):
             self._fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
+
+    def consumed(self, peer: str, message: Consumed) -> None:
+        """The client has taken responses of a stream: the model may send as many more."""
+        request = self._in_flight.get((peer, message.request))
+        if request is not None and request.worker:
+            self._out.append(Send(request.worker, Credit(request.attempt, request.item, message.responses)))
 
     def executed(self, instance: Instance, message: Executed, now: float) -> None:
         """A worker has finished a batch. Raises ProtocolError."""
@@ -105,18 +120,39 @@ class Requests:
             instance.attempts[message.attempt] = attempt
             raise ProtocolError("a result for each request belongs in Executed")
         version = instance.version
-        version.executing -= len(attempt.requests)
         instance.busy_since = now
-        if not version.executing:
+        if version in self._timed and not any(i.attempts for i in version.instances):
             self._timed.discard(version)
         seconds = (message.times[3] - message.times[0]) / 1e9
         average = instance.execution_seconds
         instance.execution_seconds = seconds if average is None else 0.8 * average + 0.2 * seconds
         batch = sum(request.batch for request in attempt.requests)
         version.statistics.executed(batch, message.times, int((now + self._epoch_offset) * 1000))
-        for request, result in zip(attempt.requests, message.results, strict=True):
-            self._finish(request, result, message.times, now)
+        for index, (request, result) in enumerate(zip(attempt.requests, message.results, strict=True)):
+            request.times = message.times
+            if request.is_done:
+                continue
+            if result.code == ErrorCode.OK and not result.part:
+                instance.streams[attempt.number, index] = request
+            else:
+                self._deliver(request, result, now)
         self.dispatch(version, now)
+
+    def responded(self, instance: Instance, message: Responded, now: float) -> None:
+        """A model has sent a response by itself, before or after its execute returned."""
+        key = (message.attempt, message.item)
+        attempt = instance.attempts.get(message.attempt)
+        if attempt is not None and 0 <= message.item < len(attempt.requests):
+            request = attempt.requests[message.item]
+        elif key in instance.streams:
+            request = instance.streams[key]
+        else:
+            return
+        if request.is_done:
+            return
+        self._deliver(request, message.result, now)
+        if request.is_done:
+            instance.streams.pop(key, None)
 
     def worker_lost(self, instance: Instance, death: Death, now: float) -> None:
         """A worker is dead (its process is gone): what it held is retried or answered."""
@@ -140,7 +176,9 @@ class Requests:
         """A frontend is dead: nobody waits for its requests."""
         for request in [r for (owner, _), r in self._in_flight.items() if owner == peer]:
             request.is_orphan = True
-            if request.version.scheduler.remove(request):
+            if request.worker:
+                self._out.append(Send(request.worker, Abandon(request.attempt, request.item)))
+            elif request.version.scheduler.remove(request):
                 self._respond(request, _refusal(request.message, ErrorCode.CANCELLED, ""))
 
     def give_up(self, version: Version, reason: str, now: float) -> None:
@@ -152,18 +190,18 @@ class Requests:
 
     def dispatch(self, version: Version, now: float) -> None:
         """Give queued requests to instances that may take them. Called after every change of state."""
+        self._waiting.discard(version)
         while version.scheduler:
             instance = version.pick()
             if instance is None:
-                break
-            batch = version.scheduler.next_batch(now, not instance.attempts)
+                return
+            is_idle = not instance.attempts
+            batch = version.scheduler.next_batch(now, is_idle)
             if not batch:
-                break
+                if is_idle and version.scheduler.deadline() is not None:
+                    self._waiting.add(version)
+                return
             self._execute(instance, batch, now)
-        if version.scheduler and version.scheduler.deadline() is not None:
-            self._waiting.add(version)
-        else:
-            self._waiting.discard(version)
 
     def tick(self, now: float) -> None:
         """Dispatch what has waited long enough; kill workers that hang."""
@@ -203,31 +241,56 @@ class Requests:
         instance.version.executing += len(batch)
         if instance.version.execution_timeout is not None:
             self._timed.add(instance.version)
+        for index, request in enumerate(batch):
+            request.worker, request.attempt, request.item = instance.peer, self._attempts, index
         items = tuple([_item(request) for request in batch])
         self._out.append(Send(instance.peer, Execute(self._attempts, items)))
 
     # ------------------------------------------------------------------------------------------- responses
 
-    def _finish(self, request: Request, result: Result, times: tuple[int, int, int, int], now: float) -> None:
+    def _deliver(self, request: Request, result: Result, now: float) -> None:
+        """One response from a worker goes to the client."""
         if result.code != ErrorCode.OK:
             code = result.code if result.code in ErrorCode.__members__.values() else ErrorCode.UNKNOWN
             self._fail(request, ErrorCode(code), result.error, "BACKEND", now)
             return
-        version, message = request.version, request.message
-        version.statistics.succeeded(
-            request.batch, int((now - message.received) * 1e9), max(0, times[0] - int(request.enqueued * 1e9)), times
-        )
+        version = request.version
         outputs: tuple[TensorRef, ...] = result.outputs
         if version.reshapes:
             outputs = tuple([restore_shape(version.signature, ref) for ref in outputs])
-        self._respond(request, _success(request, outputs, result.parameters))
+        response = Response(
+            request.message.request,
+            ErrorCode.OK,
+            "",
+            version.model,
+            version.number,
+            outputs,
+            result.parameters,
+            result.part,
+        )
+        if result.part & Part.FINAL:
+            queued = max(0, request.times[0] - int(request.enqueued * 1e9))
+            total = int((now - request.message.received) * 1e9)
+            version.statistics.succeeded(request.batch, total, queued, request.times)
+            self._respond(request, response)
+        else:
+            request.responses += 1
+            if not request.is_orphan:
+                self._out.append(Send(request.peer, response))
 
     def _fail(self, request: Request, code: ErrorCode, error: str, reason: str, now: float) -> None:
         request.version.statistics.failed(reason, int((now - request.message.received) * 1e9))
         self._respond(request, _refusal(request.message, code, error))
 
+    def _leave_worker(self, request: Request) -> None:
+        if request.worker:
+            request.worker = ""
+            request.version.executing -= 1
+
     def _respond(self, request: Request, response: Response) -> None:
-        """Send the response, or keep it until those before it have left (preserve_ordering)."""
+        """Send the final response, or keep it until those before it have left (preserve_ordering)."""
+        request.is_done = True
+        self._leave_worker(request)
         if not request.is_ordered:
             self._close(request, response)
             return
@@ -246,7 +309,7 @@ class Requests:
 
         One that was finished, so that only its answer got lost, is not to blame.
         """
-        if not request.version.retries_started:
+        if not request.version.retries_started or request.responses:
             return False
         if attempt < death.started:
             return True
@@ -272,15 +335,10 @@ def _item(request: Request) -> Item:
     )
 
 
-def _success(request: Request, outputs: tuple[TensorRef, ...], parameters: Parameters) -> Response:
-    version = request.version
-    return Response(request.message.request, ErrorCode.OK, "", version.model, version.number, outputs, parameters)
-
-
 def _refusal(infer: Infer, code: ErrorCode, error: str) -> Response:
     return Response(infer.request, code, error, infer.model, infer.version, (), {})
 
 
 def _obituary(instance: Instance, death: Death) -> str:
-    text = f"the worker of instance '{instance.key}' died while executing the request: {death.text}"
+    text = f"the worker of instance '{instance.key}' died while executing the request: {instance.reason or death.text}"
     return f"{text}; last output: {' | '.join(death.last_lines)}" if death.last_lines else text
