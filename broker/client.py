@@ -5,7 +5,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 from broker.child import Place
@@ -14,10 +14,12 @@ from broker.messages import (
     Answer,
     Beat,
     Cancel,
+    Consumed,
     Directory,
     Hello,
     Infer,
     Message,
+    Part,
     RegionClosed,
     RegionDropped,
     RegionOpened,
@@ -39,9 +41,10 @@ ROOM_SECONDS = 0.25
 
 
 class _Pending(NamedTuple):
-    """A request that the broker has not answered."""
+    """A request that the broker has not answered finally: where its responses go, and its input blocks."""
 
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Any] | None
+    queue: "asyncio.Queue[Response] | None"
     blocks: list[Block]
 
 
@@ -89,7 +92,7 @@ class Client:
         When the caller is cancelled the broker is told, and a response that comes later is dropped here.
         """
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        self._pending[request.request] = _Pending(future, blocks)
+        self._pending[request.request] = _Pending(future, None, blocks)
         self._send(request)
         try:
             return await future
@@ -100,10 +103,31 @@ class Client:
                 self.done_with(future.result().outputs)
             raise
 
+    async def stream(self, request: Infer, blocks: list[Block]) -> AsyncIterator[Response]:
+        """Send a request that may have any number of responses; the last has Part.FINAL, and perhaps no content.
+
+        The outputs of a response are to be read and given back (`done_with`) before the next is asked for; that lets
+        the model send on. When the iteration is ended early the broker is told.
+        """
+        queue: asyncio.Queue[Response] = asyncio.Queue()
+        self._pending[request.request] = _Pending(None, queue, blocks)
+        self._send(request)
+        is_final = False
+        try:
+            while not is_final:
+                response = await queue.get()
+                is_final = bool(response.part & Part.FINAL)
+                yield response
+                if not is_final:
+                    self._send(Consumed(request.request, 1))
+        finally:
+            if not is_final:
+                self._abandon(request.request, queue)
+
     async def ask(self, question: Message, number: int) -> Answer:
         """Send one of the Get messages, whose request number is `number`, and wait for its answer."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._pending[number] = _Pending(future, [])
+        self._pending[number] = _Pending(future, None, [])
         self._send(question)
         return await future
 
@@ -207,7 +231,7 @@ class Client:
                 self._respond(message)
             case Answer():
                 pending = self._pending.pop(message.request, None)
-                if pending is not None and not pending.future.done():
+                if pending is not None and pending.future is not None and not pending.future.done():
                     pending.future.set_result(message)
             case RegionOpened(name):
                 self.regions.open(name)
@@ -225,14 +249,27 @@ class Client:
                 return
 
     def _respond(self, response: Response) -> None:
-        pending = self._pending.pop(response.request, None)
+        pending = self._pending.get(response.request)
         if pending is None:
             return
-        self.release(pending.blocks)
-        if pending.future.done():
+        if response.part & Part.FINAL:
+            del self._pending[response.request]
+            self.release(pending.blocks)
+        if pending.queue is not None:
+            pending.queue.put_nowait(response)
+        elif pending.future is None or pending.future.done():
             self.done_with(response.outputs)
         else:
             pending.future.set_result(response)
+
+    def _abandon(self, number: int, queue: "asyncio.Queue[Response]") -> None:
+        """The reader of a stream has gone: drop what it has not read and what is still to come."""
+        while not queue.empty():
+            self.done_with(queue.get_nowait().outputs)
+        pending = self._pending.get(number)
+        if pending is not None:
+            self._pending[number] = _Pending(None, None, pending.blocks)
+            self._send(Cancel(number))
 
     def _beat(self) -> None:
         for arena in self._arenas.values():

@@ -1,7 +1,7 @@
 """The broker's decisions: events in, effects out. No sockets, no clock, no processes, no files.
 
 Rule 1: everything that affects what the server does is state of this object or of the parts it owns.
-Rule 2: every accepted request is answered exactly once, whatever arrives, dies, times out or is cancelled.
+Rule 2: every accepted request gets exactly one final response, whatever arrives, dies, times out or is cancelled.
 """
 
 import itertools
@@ -18,6 +18,7 @@ from broker.messages import (
     Answer,
     Beat,
     Cancel,
+    Consumed,
     Directory,
     ErrorCode,
     Executed,
@@ -42,6 +43,7 @@ from broker.messages import (
     RegionDropped,
     RegionOpened,
     RepositoryScanned,
+    Responded,
     Sample,
     Stop,
     Welcome,
@@ -225,7 +227,7 @@ class Core:
 
     # ------------------------------------------------------------------------------------------- messages
 
-    def _handle(self, peer: Peer, message: Message, now: float) -> None:  # noqa: C901, PLR0912  # one case per message
+    def _handle(self, peer: Peer, message: Message, now: float) -> None:  # noqa: C901, PLR0912, PLR0915  # one case per message
         match message:
             case Infer():
                 self.requests.accept(peer.token, message, now)
@@ -237,6 +239,12 @@ class Core:
                 if peer.role == "worker":
                     instance = self._instance(peer)
                     instance.shm_used, instance.shm_mapped = message.shm_used, message.shm_mapped
+            case Responded():
+                instance = self._instance(peer)
+                self.requests.responded(instance, message, now)
+                self.fleet.executed(instance, now)
+            case Consumed():
+                self.requests.consumed(peer.token, message)
             case Cancel():
                 self.requests.cancel(peer.token, message.request, now)
             case RegionOpened(name):

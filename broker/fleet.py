@@ -171,7 +171,8 @@ class Fleet:
         self._stop_if_done(instance, now)
 
     def _stop_if_done(self, instance: Instance, now: float) -> None:
-        if instance.state is InstanceState.DRAINING and not instance.attempts and instance.peer not in self._stopping:
+        is_done = not instance.attempts and not instance.streams
+        if instance.state is InstanceState.DRAINING and is_done and instance.peer not in self._stopping:
             self._stopping[instance.peer] = now + UNLOAD_SECONDS
             is_loaded = instance.ready_at is not None
             self._out.append(Send(instance.peer, Stop("unload")) if is_loaded else Kill(instance.peer))

@@ -6,7 +6,7 @@ handles is well formed; `ProtocolError` names what was not.
 """
 
 from collections.abc import Callable, Iterable
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple, TypeAlias, get_args, get_origin
 
 import msgpack
@@ -34,6 +34,19 @@ class ErrorCode(IntEnum):
     ALREADY_EXISTS = 6
     CANCELLED = 7
 
+
+class Part(IntFlag):
+    """What one response of a request is. Models that are not decoupled send one, which is both."""
+
+    NONE = 0  # in Executed: the request is still open, its responses come by themselves
+    CONTENT = 1  # a response for the client
+    FINAL = 2  # nothing follows, and the request's input blocks are free
+
+
+COMPLETE = Part.CONTENT | Part.FINAL
+
+STREAM_CREDIT = 16
+"""Responses that a model may send to one request ahead of those that its client has consumed."""
 
 Parameters: TypeAlias = dict[str, Any]
 """Custom request or response parameters: str, int, bool or float by name."""
@@ -102,7 +115,8 @@ class Infer(NamedTuple):
     `version` -1 asks for the newest that is ready; `outputs` empty asks for all. `is_raw` marks a body without a
     description: its single input has no name, datatype or shape yet, and 4 bytes of room before its data.
     `timeout_us` and `priority` are the request parameters of those names (0: not given); `received` is when the
-    request arrived, in seconds of the monotonic clock.
+    request arrived, in seconds of the monotonic clock. `endpoint` is named in the error where only one response can
+    be taken; `""` takes any number.
     """
 
     request: int
@@ -118,12 +132,20 @@ class Infer(NamedTuple):
     timeout_us: int
     is_raw: bool
     received: float
+    endpoint: str = ""
 
 
 class Cancel(NamedTuple):
-    """The client of this request is gone; its Response still comes."""
+    """The client of this request is gone; its final Response still comes."""
 
     request: int
+
+
+class Consumed(NamedTuple):
+    """The client has taken so many more responses of a stream (frontend to broker)."""
+
+    request: int
+    responses: int
 
 
 class GetServerReady(NamedTuple):
@@ -190,9 +212,9 @@ class Directory(NamedTuple):
 
 
 class Response(NamedTuple):
-    """The answer to Infer, once for each: after it the request's input blocks are free.
+    """A response to Infer; `part` says whether it has content for the client and whether it is the last.
 
-    `code` is OK or the error's; `model` and `version` are those that executed.
+    `code` is OK or the error's; `model` and `version` are those that executed. Errors are always final.
     """
 
     request: int
@@ -202,6 +224,7 @@ class Response(NamedTuple):
     version: int
     outputs: tuple[TensorRef, ...]
     parameters: Parameters
+    part: int = COMPLETE
 
 
 class Answer(NamedTuple):
@@ -257,6 +280,21 @@ class Execute(NamedTuple):
     items: tuple[Item, ...]
 
 
+class Abandon(NamedTuple):
+    """The client of one request of an attempt is gone: the model may stop working on it."""
+
+    attempt: int
+    item: int
+
+
+class Credit(NamedTuple):
+    """So many more responses of a request have been consumed (broker to worker)."""
+
+    attempt: int
+    item: int
+    responses: int
+
+
 # ----------------------------------------------------------------------------------------------- workers -> broker
 
 
@@ -275,12 +313,21 @@ class LoadFailed(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of one request of a batch."""
+    """What became of one request of a batch, or one of its responses; an error is always final."""
 
     code: int
     error: str
     outputs: tuple[TensorRef, ...]
     parameters: Parameters
+    part: int = COMPLETE
+
+
+class Responded(NamedTuple):
+    """A response sender was used: one response to the `item`-th request of an attempt, which may have returned."""
+
+    attempt: int
+    item: int
+    result: Result
 
 
 class Executed(NamedTuple):
@@ -344,6 +391,7 @@ Message: TypeAlias = (
     | Log
     | Infer
     | Cancel
+    | Consumed
     | GetServerReady
     | GetModelReady
     | GetModelMetadata
@@ -356,9 +404,12 @@ Message: TypeAlias = (
     | Answer
     | Load
     | Execute
+    | Abandon
+    | Credit
     | Loaded
     | LoadFailed
     | Executed
+    | Responded
     | ModelDescribed
     | ModelRejected
     | ModelRemoved
@@ -430,6 +481,7 @@ _CONVERT: dict[type[Any], Callable[[Any], Message]] = {
     Response: lambda m: m._replace(outputs=_refs(m.outputs)),
     Execute: lambda m: m._replace(items=tuple([_item(i) for i in m.items])),
     Executed: lambda m: m._replace(results=tuple([_result(r) for r in m.results])),
+    Responded: lambda m: m._replace(result=_result(m.result)),
 }
 
 _BASES: dict[Any, frozenset[type[Any]]] = {
@@ -439,6 +491,7 @@ _BASES: dict[Any, frozenset[type[Any]]] = {
     float: frozenset({float, int}),
     int | str: frozenset({int, str}),
     Parameters: frozenset({dict}),
+    Result: frozenset({tuple}),
 }
 _ANY = frozenset({int, str, bool, float, dict, tuple, bytes, type(None)})
 

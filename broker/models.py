@@ -64,6 +64,7 @@ class Instance:
     pid: int = 0
     reason: str = ""
     attempts: dict[int, Attempt] = field(default_factory=dict)
+    streams: dict[tuple[int, int], Request] = field(default_factory=dict)  # executed, but not answered finally
     execution_seconds: float | None = None  # moving average of one execution
     ready_at: float | None = None
     busy_since: float = 0.0

@@ -1,4 +1,4 @@
-"""A request as the core knows it, from its arrival to its one response."""
+"""A request as the core knows it, from its arrival to its final response."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +22,14 @@ class Request:
     batch: int
     enqueued: float
     shape_key: tuple[Any, ...] = ()
+    worker: str = ""  # the peer that has it, as item `item` of `attempt`; "" while it is queued
+    attempt: int = 0
+    item: int = 0
+    times: tuple[int, int, int, int] = (0, 0, 0, 0)  # of its execution, once that has returned
+    responses: int = 0  # sent so far
     crashes: int = 0
     kills: int = 0
+    is_done: bool = False  # its final response has been decided
     is_cancelled: bool = False
     is_orphan: bool = False  # its frontend is dead: nobody waits for the response
     is_ordered: bool = False  # its response waits for those before it

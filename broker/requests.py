@@ -150,25 +150,28 @@ class Requests:
             return
         if request.is_done:
             return
-        self._deliver(request, message.result, now)
-        if request.is_done:
+        if self._deliver(request, message.result, now):
             instance.streams.pop(key, None)
 
     def worker_lost(self, instance: Instance, death: Death, now: float) -> None:
         """A worker is dead (its process is gone): what it held is retried or answered."""
         attempts = sorted(instance.attempts.values(), key=lambda a: a.number)
+        held = [request for attempt in attempts for request in attempt.requests if not request.is_done]
+        streams = list(instance.streams.values())
         instance.attempts.clear()
+        instance.streams.clear()
         again: list[Request] = []
-        for attempt in attempts:
-            instance.version.executing -= len(attempt.requests)
-            for request in attempt.requests:
-                if request.is_orphan or request.is_cancelled:
-                    self._fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
-                elif attempt.number > death.started or self._may_retry(request, death, attempt.number):
-                    again.append(request)
-                else:
-                    self._fail(request, ErrorCode.UNAVAILABLE, _obituary(instance, death), "BACKEND", now)
+        for request in held:
+            if request.is_orphan or request.is_cancelled:
+                self._fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
+            elif request.attempt > death.started or self._may_retry(request, death):
+                again.append(request)
+            else:
+                self._fail(request, ErrorCode.UNAVAILABLE, _obituary(instance, death), "BACKEND", now)
+        for request in streams:
+            self._fail(request, ErrorCode.UNAVAILABLE, _obituary(instance, death), "BACKEND", now)
         for request in reversed(again):
+            self._leave_worker(request)
             instance.version.scheduler.requeue(request)
         self.dispatch(instance.version, now)
 
@@ -248,12 +251,12 @@ class Requests:
 
     # ------------------------------------------------------------------------------------------- responses
 
-    def _deliver(self, request: Request, result: Result, now: float) -> None:
-        """One response from a worker goes to the client."""
+    def _deliver(self, request: Request, result: Result, now: float) -> bool:
+        """One response from a worker goes to the client. True when it was the last."""
         if result.code != ErrorCode.OK:
             code = result.code if result.code in ErrorCode.__members__.values() else ErrorCode.UNKNOWN
             self._fail(request, ErrorCode(code), result.error, "BACKEND", now)
-            return
+            return True
         version = request.version
         outputs: tuple[TensorRef, ...] = result.outputs
         if version.reshapes:
@@ -273,10 +276,11 @@ class Requests:
             total = int((now - request.message.received) * 1e9)
             version.statistics.succeeded(request.batch, total, queued, request.times)
             self._respond(request, response)
-        else:
-            request.responses += 1
-            if not request.is_orphan:
-                self._out.append(Send(request.peer, response))
+            return True
+        request.responses += 1
+        if not request.is_orphan:
+            self._out.append(Send(request.peer, response))
+        return False
 
     def _fail(self, request: Request, code: ErrorCode, error: str, reason: str, now: float) -> None:
         request.version.statistics.failed(reason, int((now - request.message.received) * 1e9))
@@ -304,14 +308,14 @@ class Requests:
         if not request.is_orphan:
             self._out.append(Send(request.peer, response))
 
-    def _may_retry(self, request: Request, death: Death, attempt: int) -> bool:
+    def _may_retry(self, request: Request, death: Death) -> bool:
         """Once more, alone, for a request that was being executed when its worker died.
 
         One that was finished, so that only its answer got lost, is not to blame.
         """
         if not request.version.retries_started or request.responses:
             return False
-        if attempt < death.started:
+        if request.attempt < death.started:
             return True
         if death.is_outside:
             request.kills += 1

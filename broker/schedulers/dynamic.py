@@ -42,9 +42,7 @@ class DynamicScheduler(DefaultScheduler):
             return 1  # no company to wait for
         for request in self._queue:
             if count and (
-                size + request.batch > self._max_batch_size
-                or request.shape_key != first.shape_key
-                or request.is_solo
+                size + request.batch > self._max_batch_size or request.shape_key != first.shape_key or request.is_solo
             ):
                 is_full = True
                 break
