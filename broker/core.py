@@ -6,9 +6,9 @@ Rule 2: every accepted request gets exactly one final response, whatever arrives
 
 import itertools
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any
 
 from broker import answers, metrics
 from broker.effects import Effect, Emit, Exit, Kill, Send, Start
@@ -66,8 +66,6 @@ STOPPED_SECONDS = 1.0
 READERS = ("http", "grpc")
 """The roles that read and write tensors for clients."""
 
-Question = GetServerReady | GetModelReady | GetModelMetadata | GetModelConfig | GetStatistics | GetMetrics
-
 
 @dataclass(slots=True)
 class Peer:
@@ -107,6 +105,8 @@ class Core:
         self.requests = Requests(self.models, self._out, epoch_offset)
         self.fleet = Fleet(self.models, self.requests, config, self._out, self._launch)
         self._regions = Regions()
+        self._handlers = self._handlers_by_message()
+        self._questions = self._questions_by_message()
         self._directory = Directory({}, {"": config.shm("")})
         self._memory: dict[int, int] = {}
         self._is_scanned = False
@@ -139,8 +139,14 @@ class Core:
             return []
         if peer.last_seen is not None:
             peer.last_seen = now
+        handler = self._handlers.get(type(message))
         try:
-            self._handle(peer, message, now)
+            if handler is not None:
+                handler(peer, message, now)
+            elif type(message) in self._questions:
+                self._answer(peer, message)
+            else:
+                raise ProtocolError(f"{type(message).__name__} is not for the broker")
         except ProtocolError as error:
             return self.malformed(token, str(error), now)
         return self._take(now)
@@ -227,61 +233,75 @@ class Core:
 
     # ------------------------------------------------------------------------------------------- messages
 
-    def _handle(self, peer: Peer, message: Message, now: float) -> None:  # noqa: C901, PLR0912, PLR0915  # one case per message
-        match message:
-            case Infer():
-                self.requests.accept(peer.token, message, now)
-            case Executed():
-                instance = self._instance(peer)
-                self.requests.executed(instance, message, now)
-                self.fleet.executed(instance, now)
-            case Beat():
-                if peer.role == "worker":
-                    instance = self._instance(peer)
-                    instance.shm_used, instance.shm_mapped = message.shm_used, message.shm_mapped
-            case Responded():
-                instance = self._instance(peer)
-                self.requests.responded(instance, message, now)
-                self.fleet.executed(instance, now)
-            case Consumed():
-                self.requests.consumed(peer.token, message)
-            case Cancel():
-                self.requests.cancel(peer.token, message.request, now)
-            case RegionOpened(name):
-                self._out += self._regions.opened(peer.token, name, self._readers_of(peer))
-            case RegionClosed(name):
-                self._out += self._regions.closed(peer.token, name, self._readers_of(peer))
-            case RegionDropped(name):
-                self._out += self._regions.dropped(peer.token, name)
-            case (
-                GetServerReady()
-                | GetModelReady()
-                | GetModelMetadata()
-                | GetModelConfig()
-                | GetStatistics()
-                | GetMetrics()
-            ):
-                self._out.append(Send(peer.token, self._answer(message)))
-            case Hello():
-                self._greet(peer, message, now)
-            case Loaded():
-                self.fleet.loaded(self._instance(peer), message, now)
-            case LoadFailed():
-                self.fleet.load_failed(self._instance(peer), message, now)
-            case Log(level, text):
-                self._out.append(Emit(level if level in "IWEV" else "I", f"[{peer.name}] {text}"))
-            case ModelDescribed(description):
-                self.fleet.apply(_description(description), now)
-            case ModelRejected(model, error):
-                self.fleet.reject(model, error)
-            case ModelRemoved(model):
-                self.fleet.remove(model, now)
-            case RepositoryScanned():
-                self._is_scanned = True
-            case MemorySampled(pss):
-                self._memory = pss
-            case _:
-                raise ProtocolError(f"{type(message).__name__} is not for the broker")
+    def _handlers_by_message(self) -> dict[type[Any], Callable[[Peer, Any, float], None]]:
+        """What is done about each message that a peer may send."""
+        requests, fleet, instance = self.requests, self.fleet, self._instance
+        return {
+            Infer: lambda peer, message, now: requests.accept(peer.token, message, now),
+            Cancel: lambda peer, message, now: requests.cancel(peer.token, message.request, now),
+            Consumed: lambda peer, message, now: requests.consumed(peer.token, message),
+            Executed: self._executed,
+            Responded: self._responded,
+            Beat: self._beat,
+            RegionOpened: self._region_opened,
+            RegionClosed: self._region_closed,
+            RegionDropped: lambda peer, message, now: self._do(self._regions.dropped(peer.token, message.name)),
+            Hello: self._greet,
+            Loaded: lambda peer, message, now: fleet.loaded(instance(peer), message, now),
+            LoadFailed: lambda peer, message, now: fleet.load_failed(instance(peer), message, now),
+            Log: self._log,
+            ModelDescribed: lambda peer, message, now: fleet.apply(_description(message.description), now),
+            ModelRejected: lambda peer, message, now: fleet.reject(message.model, message.error),
+            ModelRemoved: lambda peer, message, now: fleet.remove(message.model, now),
+            RepositoryScanned: self._scanned,
+            MemorySampled: self._sampled,
+        }
+
+    def _questions_by_message(self) -> dict[type[Any], Callable[[Any], Any]]:
+        """How each question is answered; a Rejected that is raised becomes the answer's error."""
+        models = self.models
+        return {
+            GetServerReady: lambda _: {"live": self._exit_deadline is None, "ready": self.is_ready},
+            GetModelReady: lambda q: {"ready": answers.is_model_ready(models, q.model, q.version)},
+            GetModelMetadata: lambda q: answers.metadata(models, q.model, q.version),
+            GetModelConfig: lambda q: answers.look_up(models, q.model, q.version).description.config,
+            GetStatistics: lambda q: answers.statistics(models, q.model, q.version),
+            GetMetrics: lambda _: metrics.families(models, self._memory),
+        }
+
+    def _executed(self, peer: Peer, message: Executed, now: float) -> None:
+        instance = self._instance(peer)
+        self.requests.executed(instance, message, now)
+        self.fleet.executed(instance, now)
+
+    def _responded(self, peer: Peer, message: Responded, now: float) -> None:
+        instance = self._instance(peer)
+        self.requests.responded(instance, message, now)
+        self.fleet.executed(instance, now)
+
+    def _beat(self, peer: Peer, message: Beat, _now: float) -> None:
+        if peer.role == "worker":
+            instance = self._instance(peer)
+            instance.shm_used, instance.shm_mapped = message.shm_used, message.shm_mapped
+
+    def _region_opened(self, peer: Peer, message: RegionOpened, _now: float) -> None:
+        self._do(self._regions.opened(peer.token, message.name, self._readers_of(peer)))
+
+    def _region_closed(self, peer: Peer, message: RegionClosed, _now: float) -> None:
+        self._do(self._regions.closed(peer.token, message.name, self._readers_of(peer)))
+
+    def _log(self, peer: Peer, message: Log, _now: float) -> None:
+        level = message.level if message.level in "IWEV" else "I"
+        self._out.append(Emit(level, f"[{peer.name}] {message.text}"))
+
+    def _scanned(self, _peer: Peer, _message: RepositoryScanned, _now: float) -> None:
+        self._is_scanned = True
+
+    def _sampled(self, _peer: Peer, message: MemorySampled, _now: float) -> None:
+        self._memory = message.pss
+
+    def _do(self, effects: list[Effect]) -> None:
+        self._out += effects
 
     def _greet(self, peer: Peer, hello: Hello, now: float) -> None:
         if hello.protocol != PROTOCOL or hello.role != peer.role:
@@ -295,28 +315,12 @@ class Core:
             if peer.role in READERS:
                 self._out += self._regions.joined(peer.token, self.fleet.workers)
 
-    def _answer(self, question: Question) -> Answer:
+    def _answer(self, peer: Peer, question: Any) -> None:
         try:
-            return Answer(question.request, ErrorCode.OK, "", self._content(question))
+            answer = Answer(question.request, ErrorCode.OK, "", self._questions[type(question)](question))
         except Rejected as error:
-            return Answer(question.request, error.code, str(error), None)
-
-    def _content(self, question: Question) -> Any:
-        match question:
-            case GetServerReady():
-                return {"live": self._exit_deadline is None, "ready": self.is_ready}
-            case GetModelReady(_, model, version):
-                return {"ready": answers.is_model_ready(self.models, model, version)}
-            case GetModelMetadata(_, model, version):
-                return answers.metadata(self.models, model, version)
-            case GetModelConfig(_, model, version):
-                return answers.look_up(self.models, model, version).description.config
-            case GetStatistics(_, model, version):
-                return answers.statistics(self.models, model, version)
-            case GetMetrics():
-                return metrics.families(self.models, self._memory)
-            case _:
-                assert_never(question)
+            answer = Answer(question.request, error.code, str(error), None)
+        self._out.append(Send(peer.token, answer))
 
     # ------------------------------------------------------------------------------------------- processes
 
