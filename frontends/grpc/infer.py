@@ -13,6 +13,9 @@ from frontends.grpc.version import parse_version
 from frontends.grpc.wire import join_response, split_request
 from shm.arena import ArenaFull, Block, Buffer
 
+ENDPOINT = "ModelInfer RPC"
+"""What a client is told cannot serve a decoupled model."""
+
 _ModelInferResponse = message("inference.ModelInferResponse")
 
 
@@ -84,6 +87,7 @@ async def _question(
         timeout_us=parameters.timeout_us,
         is_raw=False,
         received=received,
+        endpoint=ENDPOINT,
     )
 
 

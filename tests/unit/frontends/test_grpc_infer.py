@@ -107,6 +107,7 @@ def test_the_request_reaches_the_broker() -> None:
         timeout_us=3,
         is_raw=False,
         received=0.0,
+        endpoint="ModelInfer RPC",
     )
     assert client.sent == client.blocks
     assert client.released == []
