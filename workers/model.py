@@ -101,7 +101,7 @@ class ModelSpec:
         """The model file (or directory) of this version. Raises BackendError."""
         name = str(self.config.get("default_model_filename") or default)
         relative = PurePath(os.path.normpath(f"{self.version}/{name}"))
-        if PurePath(name).is_absolute() or relative.parts[0] == "..":
+        if PurePath(name).is_absolute() or relative.parts[:1] == ("..",):
             raise BackendError(
                 ErrorCode.INVALID_ARG,
                 f"default_model_filename '{name}' of model '{self.name}' leaves the model directory",

@@ -1,0 +1,254 @@
+"""The ONNX Runtime backend on graphs made here."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from broker.messages import ErrorCode
+from tests.unit.workers.support import arrays, no_inputs, ref, request, run, spec, tensor
+from workers.backend import IO, Interface
+from workers.errors import BackendError
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from onnx import TensorProto, helper  # noqa: E402
+
+from workers.backends.onnx_graph import DATATYPES  # noqa: E402
+from workers.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
+
+IN = [tensor("x", "TYPE_FP32", 2)]
+OUT = [tensor("y", "TYPE_FP32", 2)]
+Shape = tuple[str | int, ...]
+
+
+def graph(
+    operation: str = "Identity",
+    element: int = TensorProto.FLOAT,
+    shape: Shape = ("n", 2),
+    out: Shape | None = None,
+    default: bool = False,
+    **attributes: Any,
+) -> Any:
+    """A model `y = operation(x)`."""
+    return helper.make_model(
+        helper.make_graph(
+            [helper.make_node(operation, ["x"], ["y"], **attributes)],
+            "g",
+            [helper.make_tensor_value_info("x", element, shape)],
+            [helper.make_tensor_value_info("y", element, shape if out is None else out)],
+            [helper.make_tensor("x", element, [2], [5.0, 6.0])] if default else [],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+
+
+def load(directory: Path, made: Any, config: dict[str, Any], **more: Any) -> tuple[OnnxRuntimeBackend, Interface]:
+    (directory / "1").mkdir(exist_ok=True)
+    onnx.save(made, directory / "1" / "model.onnx")
+    backend = OnnxRuntimeBackend(spec(directory, config, **more), no_inputs(), lambda level, text: None)
+    return backend, backend.load()
+
+
+def refusal(directory: Path, made: Any, config: dict[str, Any], **more: Any) -> str:
+    with pytest.raises(BackendError) as raised:
+        load(directory, made, config, **more)
+    assert raised.value.code == ErrorCode.INVALID_ARG
+    return str(raised.value)
+
+
+def floats(*shape: int) -> np.ndarray[Any, Any]:
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+
+def test_batches_are_joined_and_split(tmp_path: Path) -> None:
+    backend, interface = load(tmp_path, graph("Neg"), {"max_batch_size": 8, "input": IN, "output": OUT})
+    assert interface == Interface()
+    inputs = [floats(n, 2) for n in (1, 3, 2)]
+    for array, outcome in zip(inputs, run(backend, *[request(x=i) for i in inputs]), strict=True):
+        np.testing.assert_array_equal(arrays(outcome)["y"], -array)
+
+
+def test_without_a_batch_dimension_every_request_runs_alone(tmp_path: Path) -> None:
+    made = graph("ReduceSum", out=(), keepdims=0)
+    config = {"input": [tensor("x", "TYPE_FP32", -1, 2)], "output": [tensor("y", "TYPE_FP32", 1)]}
+    backend, _ = load(tmp_path, made, config)
+    good, bad = run(backend, request(x=floats(2, 2)), request(x=floats(2, 3)))
+    assert arrays(good)["y"].tolist() == [6.0]
+    assert isinstance(bad, BackendError)
+    assert bad.code == ErrorCode.INTERNAL
+    assert str(bad).startswith("onnx runtime error 2: Got invalid dimensions for input: x")
+
+
+def test_a_directory_with_the_graph_in_it(tmp_path: Path) -> None:
+    directory = tmp_path / "1" / "model.onnx"
+    directory.mkdir(parents=True)
+    onnx.save(graph(), directory / "model.onnx")
+    backend = OnnxRuntimeBackend(spec(tmp_path, {}), no_inputs(), lambda level, text: None)
+    assert backend.load().inputs == (IO("x", "FP32", (-1, 2)),)
+
+
+@pytest.mark.parametrize(
+    ("shape", "max_batch_size", "dims"),
+    [(("n", 2), 0, (-1, 2)), (("n", 2), 4, (2,)), (("n",), 4, (1,)), ((), 0, (1,)), ((3, "w"), 0, (3, -1))],
+)
+def test_what_the_graph_declares(tmp_path: Path, shape: Shape, max_batch_size: int, dims: tuple[int, ...]) -> None:
+    backend, interface = load(tmp_path, graph(shape=shape), {"max_batch_size": max_batch_size})
+    assert interface == Interface((IO("x", "FP32", dims),), (IO("y", "FP32", dims),))
+    sent = floats(*([2] if max_batch_size else []), *[2 if dim == -1 else dim for dim in dims])
+    np.testing.assert_array_equal(arrays(run(backend, request(x=sent))[0])["y"], sent)
+
+
+@pytest.mark.parametrize("element", [t for t in range(1, 17) if t not in (14, 15)])
+def test_every_datatype(tmp_path: Path, element: int) -> None:
+    backend, interface = load(tmp_path, graph(element=element), {"max_batch_size": 4})
+    datatype = interface.inputs[0].datatype
+    if datatype == "BYTES":
+        array: Any = np.array([[b"a", "é\0z".encode()]], dtype=np.object_)
+    elif datatype == "BF16":
+        array = np.array([[0x3F80, 0x4000]], dtype=np.uint16)
+    else:
+        array = np.array([[0, 1]]).astype(helper.tensor_dtype_to_np_dtype(element))
+    sent = ref("x", array, datatype)
+    for outcome in run(backend, request(x=sent), request(x=sent)):
+        np.testing.assert_array_equal(arrays(outcome)["y"], array)
+    assert datatype in DATATYPES.values()
+
+
+def test_an_empty_bfloat16_tensor(tmp_path: Path) -> None:
+    backend, _ = load(tmp_path, graph(element=TensorProto.BFLOAT16), {})
+    sent = ref("x", np.zeros((0, 2), dtype=np.uint16), "BF16")
+    assert arrays(run(backend, request(x=sent))[0])["y"].shape == (0, 2)
+
+
+def test_strings_that_are_not_text(tmp_path: Path) -> None:
+    backend, _ = load(tmp_path, graph(element=TensorProto.STRING), {"max_batch_size": 4})
+    good, bad = [np.array([[b"a", word]], dtype=np.object_) for word in (b"b", b"\xff")]
+    first, second = run(backend, request(x=bad), request(x=good))
+    assert isinstance(first, BackendError)
+    assert first.code == ErrorCode.INVALID_ARG
+    assert arrays(second)["y"].tolist() == good.tolist()
+
+
+def test_an_optional_input_and_its_default(tmp_path: Path) -> None:
+    made = graph(shape=(2,), default=True)
+    config = {"input": [tensor("x", "TYPE_FP32", 2, optional=True)], "output": OUT}
+    backend, _ = load(tmp_path, made, config)
+    assert arrays(run(backend, request())[0])["y"].tolist() == [5.0, 6.0]
+    assert arrays(run(backend, request(x=floats(2)))[0])["y"].tolist() == [0.0, 1.0]
+    assert "can be optional only" in refusal(tmp_path, made, {**config, "max_batch_size": 4})
+
+
+FULL = "(an initial batch dimension because max_batch_size > 0 followed by the explicit tensor shape, making complete"
+
+
+@pytest.mark.parametrize(
+    ("made", "config", "message"),
+    [
+        (
+            graph(),
+            {"input": [*IN, tensor("z", "TYPE_FP32", 1)]},
+            "unable to load model 'm', configuration expects 2 inputs, model provides 1",
+        ),
+        (
+            graph(),
+            {"input": [tensor("z", "TYPE_FP32", 1)]},
+            "unexpected inference input 'z', allowed inputs are: x",
+        ),
+        (
+            graph(),
+            {"output": [tensor("z", "TYPE_FP32", 1)]},
+            "unexpected inference output 'z', allowed outputs are: y",
+        ),
+        (
+            graph(),
+            {"input": [tensor("x", "TYPE_INT64", -1, 2)]},
+            "unable to load model 'm', configuration expects datatype TYPE_INT64 for input 'x', "
+            "model provides TYPE_FP32",
+        ),
+        (
+            graph(shape=(3, 2)),
+            {"max_batch_size": 4, "input": IN},
+            "model 'm', tensor 'x': for the model to support batching the shape should have at least 1 dimension and "
+            "the first dimension must be -1; but shape expected by the model is [3,2]",
+        ),
+        (
+            graph(),
+            {"max_batch_size": 4, "input": [tensor("x", "TYPE_FP32", 3)]},
+            "model 'm', tensor 'x': the model expects 2 dimensions (shape [-1,2]) but the model configuration "
+            f"specifies 2 dimensions {FULL} shape [-1,3])",
+        ),
+        (
+            graph(),
+            {"input": [tensor("x", "TYPE_FP32", 2)]},
+            "model 'm', tensor 'x': the model expects 2 dimensions (shape [-1,2]) but the model configuration "
+            "specifies 1 dimensions (shape [2])",
+        ),
+        (
+            graph(shape=("n", "m")),
+            {"max_batch_size": 4, "input": [tensor("x", "TYPE_FP32", 5)], "output": OUT},
+            "model 'm', tensor 'y': the model expects 2 dimensions (shape [-1,-1]) but the model configuration "
+            f"specifies 2 dimensions {FULL} shape [-1,2])",
+        ),
+        (
+            graph("ReduceSum", out=(), keepdims=0),
+            {"output": OUT},
+            "model 'm', scalar tensor 'y', should only provide 1 in the model configuration when the model doesn't "
+            "support batching.",
+        ),
+        (
+            graph(shape=(3, 2)),
+            {"max_batch_size": 4},
+            "autofill failed for model 'm': model does not support batching while non-zero max_batch_size is specified",
+        ),
+        (
+            graph(),
+            {"parameters": {"execution_mode": {"string_value": "fast"}}},
+            "failed to convert 'fast' to integer (parameter 'execution_mode')",
+        ),
+    ],
+)
+def test_configurations_that_do_not_fit(tmp_path: Path, made: Any, config: dict[str, Any], message: str) -> None:
+    assert refusal(tmp_path, made, config) == message
+
+
+def test_settings(tmp_path: Path) -> None:
+    texts = {
+        "intra_op_thread_count": "1",
+        "inter_op_thread_count": "2",
+        "execution_mode": "1",
+        "enable_mem_arena": "0",
+        "enable_mem_pattern": "0",
+        "session.use_device_allocator_for_initializers": "1",
+    }
+    config = {
+        "parameters": {key: {"string_value": value} for key, value in texts.items()},
+        "optimization": {"graph": {"level": -1}},
+    }
+    options = OnnxRuntimeBackend(spec(tmp_path, config), no_inputs(), lambda level, text: None)._options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 2)
+    assert options.execution_mode.name == "ORT_PARALLEL"
+    assert not options.enable_cpu_mem_arena
+    assert not options.enable_mem_pattern
+    assert options.graph_optimization_level.name == "ORT_ENABLE_BASIC"
+    assert options.get_session_config_entry("session.use_device_allocator_for_initializers") == "1"
+
+
+def test_kinds(tmp_path: Path) -> None:
+    assert "must be KIND_CPU or KIND_GPU" in refusal(tmp_path, graph(), {}, kind="KIND_MODEL")
+    with pytest.raises(BackendError, match="this ONNX Runtime has no CUDA") as raised:
+        load(tmp_path, graph(), {}, kind="KIND_GPU")
+    assert raised.value.code == ErrorCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_broken_files(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "1" / "model.onnx"
+    path.parent.mkdir()
+    path.write_bytes(graph().SerializeToString()[:-20] if content is None else content)
+    backend = OnnxRuntimeBackend(spec(tmp_path, {}), no_inputs(), lambda level, text: None)
+    with pytest.raises(BackendError, match=f"failed to load '{path}': onnx runtime error "):
+        backend.load()

@@ -1,0 +1,252 @@
+"""The PyTorch backend on modules made here."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from broker.messages import ErrorCode
+from tests.unit.workers.support import arrays, no_inputs, ref, request, run, spec, tensor
+from workers.backend import IO, Interface
+from workers.errors import BackendError
+
+torch = pytest.importorskip("torch")
+
+from workers.backends import pytorch  # noqa: E402
+from workers.backends.pytorch import Argument, PyTorchBackend  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+
+ONE = [tensor("INPUT__0", "TYPE_FP32", -1)]
+OUT = [tensor("OUTPUT__0", "TYPE_FP32", -1)]
+
+
+def save(directory: Path, source: str) -> None:
+    """Write `1/model.pt`: a module whose methods have this TorchScript source."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = type("Module", (torch.jit.ScriptModule,), {})()  # modules of one class share their methods
+        module.define(source)
+        (directory / "1").mkdir(exist_ok=True)
+        module.save(str(directory / "1" / "model.pt"))
+
+
+def load(directory: Path, source: str, config: dict[str, Any]) -> tuple[PyTorchBackend, Interface]:
+    save(directory, source)
+    backend = PyTorchBackend(spec(directory, config), no_inputs(), lambda level, text: None)
+    return backend, backend.load()
+
+
+def refusal(directory: Path, source: str, config: dict[str, Any]) -> str:
+    with pytest.raises(BackendError) as raised:
+        load(directory, source, config)
+    return str(raised.value)
+
+
+def floats(*shape: int) -> np.ndarray[Any, Any]:
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+
+DOUBLE = "def forward(self, x):\n    return x * 2\n"
+
+
+def test_batches_are_joined_and_split(tmp_path: Path) -> None:
+    source = "def forward(self, x):\n    return x * 2, torch.ones([x.size(0), 1]) * x.size(0)\n"
+    config = {"max_batch_size": 8, "input": ONE, "output": [*OUT, tensor("OUTPUT__1", "TYPE_FP32", 1)]}
+    backend, interface = load(tmp_path, source, config)
+    assert interface == Interface()
+    inputs = [floats(n, 3) for n in (1, 3, 2)]
+    for array, outcome in zip(inputs, run(backend, *[request(INPUT__0=i) for i in inputs]), strict=True):
+        outputs = arrays(outcome)
+        np.testing.assert_array_equal(outputs["OUTPUT__0"], array * 2)
+        np.testing.assert_array_equal(outputs["OUTPUT__1"], np.full((len(array), 1), 6))
+
+
+def test_without_a_batch_dimension_every_request_runs_alone(tmp_path: Path) -> None:
+    backend, _ = load(
+        tmp_path, "def forward(self, x):\n    return x.sum(0, keepdim=True)\n", {"input": ONE, "output": OUT}
+    )
+    outcomes = run(backend, request(INPUT__0=floats(3)), request(INPUT__0=floats(5)))
+    assert [arrays(o)["OUTPUT__0"].tolist() for o in outcomes] == [[3.0], [10.0]]
+
+
+def test_a_module_without_declared_inputs_and_outputs(tmp_path: Path) -> None:
+    source = "def forward(self, left, right):\n    return left + right, left - right\n"
+    backend, interface = load(tmp_path, source, {"max_batch_size": 4})
+    assert interface.inputs == (IO("left", "", None), IO("right", "", None))
+    assert interface.outputs == (IO("OUTPUT__0", "", None), IO("OUTPUT__1", "", None))
+    (outcome,) = run(backend, request(right=np.ones((1, 2), dtype=np.int64), left=np.full((1, 2), 3, dtype=np.int64)))
+    assert {n: a.tolist() for n, a in arrays(outcome).items()} == {"OUTPUT__0": [[4, 4]], "OUTPUT__1": [[2, 2]]}
+
+
+@pytest.mark.parametrize(
+    ("names", "positions"),
+    [
+        (("b", "a"), [1, 0]),
+        (("X__1", "Y__0"), [1, 0]),
+        (("a", "X__1"), None),
+        (("p", "q"), None),
+    ],
+)
+def test_binding_of_inputs(names: tuple[str, ...], positions: list[int] | None) -> None:
+    assert pytorch.bind(names, ["a", "b"]) == positions
+
+
+def test_inputs_in_the_order_of_the_configuration(tmp_path: Path) -> None:
+    config = {"input": [tensor("p", "TYPE_FP32", 1), tensor("q", "TYPE_FP32", 1)], "output": OUT}
+    backend, _ = load(tmp_path, "def forward(self, a, b):\n    return a - b\n", config)
+    (outcome,) = run(backend, request(q=floats(1), p=floats(1) + 5))
+    assert arrays(outcome)["OUTPUT__0"].tolist() == [5.0]
+
+
+def test_names_of_traced_arguments() -> None:
+    traced = [Argument("argument_1", "TensorType", False), Argument("argument_2", "TensorType", False)]
+    assert pytorch.name_arguments(traced) == ["INPUT__0", "INPUT__1"]
+
+
+def test_an_argument_with_a_default_may_be_left_out(tmp_path: Path) -> None:
+    source = "def forward(self, x, bias: Optional[Tensor] = None):\n    return x if bias is None else x + bias\n"
+    backend, _ = load(tmp_path, source, {"input": [tensor("x", "TYPE_FP32", 1)], "output": OUT})
+    assert arrays(run(backend, request(x=floats(1)))[0])["OUTPUT__0"].tolist() == [0.0]
+
+
+def test_a_dictionary(tmp_path: Path) -> None:
+    source = "def forward(self, x: Dict[str, Tensor]):\n    return x['a'] - x['b']\n"
+    config = {"input": [tensor("a", "TYPE_FP32", 1), tensor("b", "TYPE_FP32", 1)], "output": OUT}
+    backend, _ = load(tmp_path, source, config)
+    assert arrays(run(backend, request(b=floats(1), a=floats(1) + 5))[0])["OUTPUT__0"].tolist() == [5.0]
+    assert "keys of the dictionary" in refusal(tmp_path, source, {})
+
+
+def test_strings(tmp_path: Path) -> None:
+    source = "def forward(self, x: List[str]):\n    return [s + '!' for s in x]\n"
+    config = {
+        "input": [tensor("x", "TYPE_STRING", -1)],
+        "output": [tensor("y", "TYPE_STRING", -1)],
+    }
+    backend, _ = load(tmp_path, source, config)
+    words = np.array([b"a", "é".encode()], dtype=np.object_)
+    good, bad = run(backend, request(x=words), request(x=np.array([b"\xff"], dtype=np.object_)))
+    assert arrays(good)["y"].tolist() == [b"a!", "é!".encode()]
+    assert isinstance(bad, BackendError)
+    assert (bad.code, str(bad)) == (ErrorCode.INVALID_ARG, "input 'x' has a string that is not UTF-8")
+    assert "1 dimensional List of String as input for 'x'" in refusal(tmp_path, source, {**config, "max_batch_size": 2})
+
+
+def test_inputs_changed_in_place_are_private(tmp_path: Path) -> None:
+    backend, _ = load(tmp_path, "def forward(self, x):\n    return x.add_(1)\n", {"input": ONE, "output": OUT})
+    same = request(INPUT__0=floats(2))
+    for _ in range(2):
+        assert arrays(run(backend, same)[0])["OUTPUT__0"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("source", "outputs", "code", "message"),
+    [
+        (DOUBLE, [tensor("Y__1", "TYPE_FP32", 1)], ErrorCode.INVALID_ARG, "refers to an output index which doesn't"),
+        (
+            DOUBLE,
+            [tensor("y", "TYPE_INT32", 1)],
+            ErrorCode.INVALID_ARG,
+            "configuration expects datatype TYPE_INT32 for output 'y', model provides TYPE_FP32",
+        ),
+        (
+            "def forward(self, x):\n    return x.sum()\n",
+            OUT,
+            ErrorCode.INVALID_ARG,
+            "output 'OUTPUT__0' is a scalar which is not supported.",
+        ),
+        (
+            "def forward(self, x):\n    return [x]\n",
+            OUT,
+            ErrorCode.INVALID_ARG,
+            "output must be of type Tensor, List[str] or Tuple",
+        ),
+        ("def forward(self, x):\n    return x.view(7, 7)\n", OUT, ErrorCode.INTERNAL, "PyTorch execute failure: "),
+        ("def forward(self, x):\n    return x.to(15)\n", OUT, ErrorCode.UNSUPPORTED, "torch.bfloat16"),
+    ],
+)
+def test_failures_to_execute(
+    tmp_path: Path, source: str, outputs: list[dict[str, Any]], code: ErrorCode, message: str
+) -> None:
+    backend, _ = load(tmp_path, source, {"input": ONE, "output": outputs})
+    (outcome,) = run(backend, request(INPUT__0=floats(2)))
+    assert isinstance(outcome, BackendError)
+    assert outcome.code == code
+    assert message in str(outcome)
+
+
+def test_an_output_of_another_batch_size(tmp_path: Path) -> None:
+    backend, _ = load(
+        tmp_path, "def forward(self, x):\n    return x[0]\n", {"max_batch_size": 4, "input": ONE, "output": OUT}
+    )
+    with pytest.raises(BackendError, match="its first dimension must be the batch size 2"):
+        run(backend, request(INPUT__0=floats(2, 3)))
+
+
+def test_bfloat16_inputs_are_refused(tmp_path: Path) -> None:
+    backend, _ = load(tmp_path, DOUBLE, {})
+    (outcome,) = run(backend, request(x=ref("x", np.zeros(2, dtype=np.uint16), "BF16")))
+    assert isinstance(outcome, BackendError)
+    assert outcome.code == ErrorCode.UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("source", "config", "message"),
+    [
+        (DOUBLE, {"input": [*ONE, tensor("B__1", "TYPE_FP32", 1)]}, "expects 2 inputs, model provides at most 1"),
+        ("def forward(self, x, y):\n    return x\n", {"input": ONE}, "expects 1 inputs, model provides at least 2"),
+        (DOUBLE, {"input": [tensor("x", "TYPE_BF16", 1)]}, "unsupported datatype TYPE_BF16 for input 'x'"),
+        (DOUBLE, {"input": [tensor("x__3", "TYPE_FP32", 1)]}, "input 'x__3' is for argument 3"),
+        ("def forward(self, x: int):\n    return x\n", {}, "argument 'x' of forward has type IntType"),
+        (
+            "def forward(self, x: Dict[str, Tensor], y):\n    return y\n",
+            {},
+            "takes a dictionary must not take anything else",
+        ),
+        (DOUBLE, {"parameters": {"INFERENCE_MODE": {"string_value": "maybe"}}}, "failed to convert 'maybe' to boolean"),
+    ],
+)
+def test_what_cannot_be_loaded(tmp_path: Path, source: str, config: dict[str, Any], message: str) -> None:
+    assert message in refusal(tmp_path, source, config)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_broken_files(tmp_path: Path, content: bytes | None) -> None:
+    save(tmp_path, DOUBLE)
+    path = tmp_path / "1" / "model.pt"
+    path.write_bytes(path.read_bytes()[:-200] if content is None else content)
+    backend = PyTorchBackend(spec(tmp_path, {}), no_inputs(), lambda level, text: None)
+    with pytest.raises(BackendError, match=f"failed to load model 'm' from '{path}': ") as raised:
+        backend.load()
+    assert "C++" not in str(raised.value)
+
+
+def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    save(tmp_path, DOUBLE)
+    backend = PyTorchBackend(spec(tmp_path, {}, kind="KIND_GPU"), no_inputs(), lambda level, text: None)
+    with pytest.raises(BackendError, match="KIND_GPU but no GPUs are available"):
+        backend.load()
+
+
+def test_threads(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    load(tmp_path, DOUBLE, {"parameters": {"INTRA_OP_THREAD_COUNT": {"string_value": "3"}}})
+    assert torch.get_num_threads() == 3
+    load(tmp_path, DOUBLE, {"instance_group": [{"count": 1000}]})
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
+
+
+def test_switches(tmp_path: Path) -> None:
+    names = ("ENABLE_JIT_EXECUTOR", "ENABLE_JIT_PROFILING", "ENABLE_TENSOR_FUSER", "INFERENCE_MODE", "DISABLE_CUDNN")
+    for value in ("False", "on"):
+        parameters = {name: {"string_value": value} for name in (*names, "DISABLE_OPTIMIZED_EXECUTION")}
+        backend, _ = load(tmp_path, DOUBLE, {"parameters": parameters})
+        assert arrays(run(backend, request(x=floats(2)))[0])["OUTPUT__0"].tolist() == [0.0, 2.0]
+    load(tmp_path, DOUBLE, {})  # as it was
+    torch.backends.cudnn.enabled = True
