@@ -13,16 +13,11 @@ from workers.worker import Worker
 def main() -> None:
     """Serve until the broker says stop."""
     place = take_place(sys.argv[1:])
-    _leave_sigterm_to_the_broker()
+    # what the model forks can be terminated, unlike ourselves
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     Worker(place).run()
-
-
-def _leave_sigterm_to_the_broker() -> None:
-    """A service manager signals the whole group, and the broker drains it; what a model forks keeps its manners."""
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 if __name__ == "__main__":

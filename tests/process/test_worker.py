@@ -8,7 +8,7 @@ import pytest
 
 from broker.messages import ErrorCode, Execute, LoadFailed, PeerGone, RegionClosed, RegionDropped
 from shm.region import DIRECTORY
-from tests.process.fake_broker import READER, FakeBroker, item, tensor, write_model
+from tests.support.worker import READER, FakeBroker, item, tensor, write_model
 
 FLOATS = {
     "max_batch_size": 8,

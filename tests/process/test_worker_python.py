@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from broker.messages import ErrorCode, LoadFailed, Log, Result
-from tests.process.fake_broker import FakeBroker, item, tensor, write_model
+from tests.support.worker import FakeBroker, item, tensor, write_model
 
 CONFIG = {
     "max_batch_size": 8,
