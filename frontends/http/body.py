@@ -49,7 +49,7 @@ async def receive(request: web.BaseRequest, client: Client, model: str, limit: i
     if headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     if compressed:
-        packed = await _collect(request, None)
+        packed = await _collect(request, limit)
         return _split(await asyncio.to_thread(decompress, packed, limit), length, limit)
     size = request.content_length
     if size is None or size <= SMALL or length is None:

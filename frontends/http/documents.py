@@ -30,9 +30,10 @@ _TEXTS = {
     "Invalid \\escape": "Invalid escape character in string.",
     "Invalid \\uXXXX escape": "Incorrect hex digit after \\u escape in string.",
 }
-_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""Possessive, and with a closing quote that may be missing: linear in time, whatever the text."""
 _SHORT_INFINITY = re.compile(r"\bInf\b")
-_STRING_OR_SHORT_INFINITY = re.compile(r'("(?:[^"\\]|\\.)*")|\bInf\b', re.DOTALL)
+_STRING_OR_SHORT_INFINITY = re.compile(rf"({_STRINGS.pattern})|\bInf\b", re.DOTALL)
 
 
 def parse(text: Buffer) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 import struct
 import time
+from functools import partial
 
 from aiohttp import hdrs, web
 
@@ -13,6 +14,7 @@ from frontends.http.body import ALIGNMENT, HEADER_LENGTH, ROOM, SMALL, Body, rec
 from frontends.http.call import Call
 from frontends.http.codec import Input, Reply, Request, Selection, decode_request, encode_response
 from frontends.http.compression import ACCEPTED, UnknownEncoding, choose, compress
+from frontends.http.conversion import convert
 from frontends.http.documents import parse
 from frontends.http.replies import JSON, failure
 from frontends.parameters import NO_PARAMETERS
@@ -47,7 +49,8 @@ async def infer(call: Call) -> web.StreamResponse:
     question = _question(call, request, inputs, version, received)
     response = await call.client.infer(question, blocks)
     outputs = _take_outputs(call.client, response)
-    return await _send(call, encode_response(response, outputs, request.request_id, request.selection))
+    encode = partial(encode_response, response, outputs, request.request_id, request.selection)
+    return await _send(call, await convert(sum(map(len, outputs)), encode))
 
 
 async def _read(call: Call, blocks: list[Block]) -> tuple[Request, Body]:
@@ -55,7 +58,12 @@ async def _read(call: Call, blocks: list[Block]) -> tuple[Request, Body]:
     body = await receive(call.request, call.client, call.model, limit, blocks)
     if not body.text:
         return _RAW, body
-    return decode_request(parse(body.text), body.binary, call.model, limit), body
+    decode = partial(_decode, body, call.model, limit)
+    return await convert(len(body.text), decode), body
+
+
+def _decode(body: Body, model: str, limit: int) -> Request:
+    return decode_request(parse(body.text), body.binary, model, limit)
 
 
 async def _stored(call: Call, request: Request, body: Body, blocks: list[Block]) -> tuple[TensorRef, ...]:

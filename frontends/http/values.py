@@ -3,7 +3,7 @@
 import itertools
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ from shm.tensor import NUMPY, deserialize_bytes
 
 _WIDEST = {"b": np.dtype(np.bool_), "i": np.dtype(np.int64), "u": np.dtype(np.uint64), "f": np.dtype(np.float64)}
 """What values of each kind of number are first read as."""
+_LENGTH = struct.Struct("<I")
+"""What stands before a BYTES element."""
 
 
 class _Rule(NamedTuple):
@@ -93,10 +95,13 @@ def _encode(dtype: np.dtype[Any], values: list[Any]) -> Buffer:
         return np.array(values, dtype=_WIDEST[dtype.kind]).astype(dtype).view(np.uint8).data
 
 
-def _join(elements: list[bytes]) -> bytes:
+def _join(elements: Iterable[bytes]) -> Buffer:
     """The binary form of BYTES elements."""
-    lengths = [struct.pack("<I", len(element)) for element in elements]
-    return b"".join(itertools.chain.from_iterable(zip(lengths, elements, strict=True)))
+    data = bytearray()
+    for element in elements:
+        data += _LENGTH.pack(len(element))
+        data += element
+    return data
 
 
 def _encoded_strings(values: list[Any]) -> list[bytes]:

@@ -290,7 +290,7 @@ def test_a_draining_frontend_finishes_what_it_has(broker: FakeBroker) -> None:
 
 
 def test_a_drain_ends_in_time(broker: FakeBroker) -> None:
-    broker.options["exit_timeout_secs"] = 1
+    broker.options["exit_timeout_secs"] = 2
     frontend = broker.frontend("http")
     body, length = framed([1], b"1234", id="stuck")
     with sending(frontend, "POST", SLOW, body, **{LENGTH: length}):
@@ -298,7 +298,7 @@ def test_a_drain_ends_in_time(broker: FakeBroker) -> None:
         began = time.monotonic()
         broker.stop(frontend.token)
         assert frontend.process.wait(SECONDS) == 0
-        assert time.monotonic() - began < 1.9
+        assert time.monotonic() - began < 3.9
 
 
 def test_the_metrics_page(broker: FakeBroker) -> None:

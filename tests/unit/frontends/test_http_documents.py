@@ -72,6 +72,14 @@ def test_syntax_errors(text: bytes, error: str) -> None:
     assert caught.value.message == f"failed to parse the request JSON buffer: {error}"
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("begin", ['[NaN, Inf, "', '["x" "', '{"'])
+def test_no_text_takes_long(begin: str) -> None:
+    for repeated in ('\\"', '"', "[],", "\\"):
+        with contextlib.suppress(RequestError):
+            parse((begin + repeated * 300_000).encode())
+
+
 def test_nesting_is_bounded() -> None:
     with pytest.raises(RequestError, match=r"nesting depth exceeds maximum allowed limit \(100\)"):
         parse(b"[" * 100_000)
