@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +21,7 @@ from broker.messages import (
     Infer,
     Message,
     Part,
+    ProtocolError,
     RegionClosed,
     RegionDropped,
     RegionOpened,
@@ -222,7 +224,12 @@ class Client:
         self._receive()  # a send may have swallowed the edge that announces input
 
     def _receive(self) -> None:
-        for message in self._dealer.receive():
+        try:
+            messages = self._dealer.receive()
+        except ProtocolError as error:
+            sys.stderr.write(f"the broker speaks another protocol: {error}\n")
+            os._exit(1)  # better dead and started again than alive and deaf
+        for message in messages:
             self._handle(message)
 
     def _handle(self, message: Message) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker import answers, metrics
+from broker.client_regions import ClientRegions
 from broker.effects import Effect, Emit, Exit, Kill, Send, Start
 from broker.fleet import Fleet
 from broker.messages import (
@@ -26,6 +27,7 @@ from broker.messages import (
     GetModelConfig,
     GetModelMetadata,
     GetModelReady,
+    GetRegionStatus,
     GetServerReady,
     GetStatistics,
     Hello,
@@ -42,10 +44,12 @@ from broker.messages import (
     RegionClosed,
     RegionDropped,
     RegionOpened,
+    RegisterRegion,
     RepositoryScanned,
     Responded,
     Sample,
     Stop,
+    UnregisterRegion,
     Welcome,
 )
 from broker.models import Instance, Model, VersionState, back_off
@@ -58,6 +62,8 @@ from configs.server import ServerConfig
 TICK_SECONDS = 1.0
 SILENCE_SECONDS = 10.0
 """A peer that owes a beat for this long is stuck: it is killed."""
+FRONTEND_SILENCE_SECONDS = 30.0
+"""The same for frontends, whose libraries may hold the interpreter for seconds over a message of 1 GiB."""
 START_SECONDS = 60.0
 """A process that has not said hello for this long is stuck."""
 STOPPED_SECONDS = 1.0
@@ -102,7 +108,8 @@ class Core:
         self._frontends = frontends
         self._out: list[Effect] = []
         self._tokens = itertools.count(1)
-        self.requests = Requests(self.models, self._out, epoch_offset)
+        self._client_regions = ClientRegions()
+        self.requests = Requests(self.models, self._client_regions, self._out, epoch_offset)
         self.fleet = Fleet(self.models, self.requests, config, self._out, self._launch)
         self._regions = Regions()
         self._handlers = self._handlers_by_message()
@@ -267,6 +274,9 @@ class Core:
             GetModelConfig: lambda q: answers.look_up(models, q.model, q.version).description.config,
             GetStatistics: lambda q: answers.statistics(models, q.model, q.version),
             GetMetrics: lambda _: metrics.families(models, self._memory),
+            RegisterRegion: lambda q: self._do(self._client_regions.register(q, self._tokens_of("worker"))),
+            UnregisterRegion: lambda q: self._do(self._client_regions.unregister(q, self._tokens_of("worker"))),
+            GetRegionStatus: self._client_regions.status,
         }
 
     def _executed(self, peer: Peer, message: Executed, now: float) -> None:
@@ -310,6 +320,7 @@ class Core:
         if peer.role == "worker":
             self.fleet.hello(peer.token, hello.pid)
             self._out += self._regions.joined(peer.token, self._tokens_of(*READERS))
+            self._out += self._client_regions.joined(peer.token)
         elif peer.role != "repository":
             self._out += [Send(peer.token, Welcome(self._frontends.options)), Send(peer.token, self._directory)]
             if peer.role in READERS:
@@ -348,8 +359,10 @@ class Core:
             if peer.last_seen is None:
                 if now - peer.started > START_SECONDS:
                     self._kill(peer, "does not start")
-            elif now - peer.last_seen > SILENCE_SECONDS and not self._is_busy(peer):
-                self._kill(peer, f"gives no sign of life for {SILENCE_SECONDS:g} s")
+            else:
+                limit = FRONTEND_SILENCE_SECONDS if peer.role in READERS else SILENCE_SECONDS
+                if now - peer.last_seen > limit and not self._is_busy(peer):
+                    self._kill(peer, f"gives no sign of life for {limit:g} s")
         repository = self._tokens_of("repository")
         if repository:
             pids = tuple(peer.pid for peer in self.peers.values() if peer.pid)

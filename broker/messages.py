@@ -109,6 +109,15 @@ class Log(NamedTuple):
 # ----------------------------------------------------------------------------------------------- frontends -> broker
 
 
+class Target(NamedTuple):
+    """Where a client wants an output: `byte_size` bytes at `offset` of a region that it has registered."""
+
+    output: str
+    region: str
+    offset: int
+    byte_size: int
+
+
 class Infer(NamedTuple):
     """One inference request. `request` is the frontend's own number for it, `request_id` the client's.
 
@@ -116,7 +125,7 @@ class Infer(NamedTuple):
     description: its single input has no name, datatype or shape yet, and 4 bytes of room before its data.
     `timeout_us` and `priority` are the request parameters of those names (0: not given); `received` is when the
     request arrived, in seconds of the monotonic clock. `endpoint` is named in the error where only one response can
-    be taken; `""` takes any number.
+    be taken; `""` takes any number. `targets` are outputs that go to the client's own shared memory.
     """
 
     request: int
@@ -133,6 +142,7 @@ class Infer(NamedTuple):
     is_raw: bool
     received: float
     endpoint: str = ""
+    targets: tuple[Target, ...] = ()
 
 
 class Cancel(NamedTuple):
@@ -190,6 +200,81 @@ class GetMetrics(NamedTuple):
     """Answer: everything the metrics page shows (`broker.statistics.snapshot`)."""
 
     request: int
+
+
+class LoadModel(NamedTuple):
+    """Load (or reload) a model; mode explicit. Answered when that is done or has failed. Answer: None.
+
+    `config` is a ModelConfig in JSON that replaces config.pbtxt for this load, `files` replace the model's directory:
+    content by path relative to it; both may be empty.
+    """
+
+    request: int
+    model: str
+    config: str
+    files: dict[str, bytes]
+
+
+class UnloadModel(NamedTuple):
+    """Unload a model; mode explicit. Answered at once: requests under way are finished. Answer: None."""
+
+    request: int
+    model: str
+    unload_dependents: bool
+
+
+class GetRepositoryIndex(NamedTuple):
+    """Answer: `[{"name", "version"?, "state"?, "reason"?}]`, of the ready versions only when `ready`."""
+
+    request: int
+    ready: bool
+
+
+class UpdateTraceSettings(NamedTuple):
+    """Change trace settings of a model (`""`: all) and answer with those in force; `{}` only asks.
+
+    Values are lists of strings, as the protocols carry them; None clears a setting.
+    """
+
+    request: int
+    model: str
+    settings: dict[str, Any]
+
+
+class UpdateLogSettings(NamedTuple):
+    """Change log settings and answer with all of them; `{}` only asks."""
+
+    request: int
+    settings: dict[str, Any]
+
+
+class RegisterRegion(NamedTuple):
+    """A client registers memory: kind `system` (a POSIX key) or `cuda` (an IPC handle). Answer: None."""
+
+    request: int
+    name: str
+    kind: str
+    key: str
+    offset: int
+    byte_size: int
+    device_id: int
+    handle: bytes
+
+
+class UnregisterRegion(NamedTuple):
+    """A client takes its memory back; name `""` is all of the kind. Answer: None."""
+
+    request: int
+    name: str
+    kind: str
+
+
+class GetRegionStatus(NamedTuple):
+    """Answer: the registered regions of a kind; name `""` is all."""
+
+    request: int
+    name: str
+    kind: str
 
 
 # ----------------------------------------------------------------------------------------------- broker -> frontends
@@ -271,6 +356,7 @@ class Item(NamedTuple):
     priority: int
     timeout_us: int
     reader: str
+    targets: tuple[Target, ...] = ()
 
 
 class Execute(NamedTuple):
@@ -278,6 +364,24 @@ class Execute(NamedTuple):
 
     attempt: int
     items: tuple[Item, ...]
+
+
+class ClientRegion(NamedTuple):
+    """Memory that a client has registered, as workers may be asked to read and write it."""
+
+    number: int
+    kind: str
+    key: str
+    offset: int
+    byte_size: int
+    device_id: int
+    handle: bytes
+
+
+class ClientRegionGone(NamedTuple):
+    """No reference to this client region will come any more."""
+
+    number: int
 
 
 class Abandon(NamedTuple):
@@ -398,12 +502,22 @@ Message: TypeAlias = (
     | GetModelConfig
     | GetStatistics
     | GetMetrics
+    | LoadModel
+    | UnloadModel
+    | GetRepositoryIndex
+    | UpdateTraceSettings
+    | UpdateLogSettings
+    | RegisterRegion
+    | UnregisterRegion
+    | GetRegionStatus
     | Welcome
     | Directory
     | Response
     | Answer
     | Load
     | Execute
+    | ClientRegion
+    | ClientRegionGone
     | Abandon
     | Credit
     | Loaded
@@ -466,8 +580,20 @@ def _refs(values: tuple[Any, ...]) -> tuple[TensorRef, ...]:
     return tuple([TensorRef.from_wire(v) for v in values])
 
 
+def _targets(values: tuple[Any, ...]) -> tuple[Target, ...]:
+    return tuple([_checked(Target, v) for v in values])
+
+
+def _infer(infer: Infer) -> Infer:
+    if infer.targets:
+        infer = infer._replace(targets=_targets(infer.targets))
+    return infer._replace(inputs=_refs(infer.inputs))
+
+
 def _item(fields: Any) -> Item:
     item: Item = _checked(Item, fields)
+    if item.targets:
+        item = item._replace(targets=_targets(item.targets))
     return item._replace(inputs=_refs(item.inputs))
 
 
@@ -477,7 +603,7 @@ def _result(fields: Any) -> Result:
 
 
 _CONVERT: dict[type[Any], Callable[[Any], Message]] = {
-    Infer: lambda m: m._replace(inputs=_refs(m.inputs)),
+    Infer: _infer,
     Response: lambda m: m._replace(outputs=_refs(m.outputs)),
     Execute: lambda m: m._replace(items=tuple([_item(i) for i in m.items])),
     Executed: lambda m: m._replace(results=tuple([_result(r) for r in m.results])),
@@ -490,6 +616,7 @@ _BASES: dict[Any, frozenset[type[Any]]] = {
     bool: frozenset({bool}),
     float: frozenset({float, int}),
     int | str: frozenset({int, str}),
+    bytes: frozenset({bytes}),
     Parameters: frozenset({dict}),
     Result: frozenset({tuple}),
 }
@@ -502,4 +629,6 @@ def _accepted(annotation: Any) -> frozenset[type[Any]]:
     return _BASES.get(annotation) or frozenset({get_origin(annotation) or annotation})
 
 
-_ACCEPTED = {cls: tuple(_accepted(a) for a in cls.__annotations__.values()) for cls in (*_CLASSES, Item, Result)}
+_ACCEPTED = {
+    cls: tuple(_accepted(a) for a in cls.__annotations__.values()) for cls in (*_CLASSES, Item, Result, Target)
+}

@@ -21,6 +21,7 @@ class Request:
     inputs: tuple[TensorRef, ...]
     batch: int
     enqueued: float
+    client_regions: tuple[int, ...] = ()  # that it reads or writes
     shape_key: tuple[Any, ...] = ()
     worker: str = ""  # the peer that has it, as item `item` of `attempt`; "" while it is queued
     attempt: int = 0

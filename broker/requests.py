@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from broker import answers
+from broker.client_regions import ClientRegions
 from broker.effects import Effect, Emit, Kill, Send
 from broker.messages import (
     Abandon,
@@ -46,9 +47,12 @@ class Death(NamedTuple):
 class Requests:
     """The in-flight table and the one function that gives work to instances (`dispatch`)."""
 
-    def __init__(self, models: dict[str, Model], out: list[Effect], epoch_offset: float) -> None:
+    def __init__(
+        self, models: dict[str, Model], client_regions: ClientRegions, out: list[Effect], epoch_offset: float
+    ) -> None:
         """`out` collects the effects; `epoch_offset` turns the monotonic clock into seconds since the epoch."""
         self._models = models
+        self._client_regions = client_regions
         self._out = out
         self._epoch_offset = epoch_offset
         self._in_flight: dict[tuple[str, int], Request] = {}
@@ -80,11 +84,16 @@ class Requests:
                 raise Rejected(text, ErrorCode.UNSUPPORTED)
             if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS:
                 raise Rejected(answers.not_ready(version), ErrorCode.UNAVAILABLE)
-            accepted = validate(version.signature, infer)
+            infer, used = self._client_regions.resolve(infer)
+            try:
+                accepted = validate(version.signature, infer)
+            except Rejected:
+                self._release(used)
+                raise
         except Rejected as error:
             self._out.append(Send(peer, _refusal(infer, error.code, str(error))))
             return
-        request = Request(peer, infer, version, accepted.inputs, accepted.batch, now)
+        request = Request(peer, infer, version, accepted.inputs, accepted.batch, now, used)
         if version.description.dynamic_batching is not None:
             request.shape_key = tuple([(ref.name, ref.datatype, ref.shape[1:]) for ref in accepted.inputs])
         if version.preserves_order:
@@ -305,15 +314,21 @@ class Requests:
 
     def _close(self, request: Request, response: Response) -> None:
         del self._in_flight[request.peer, request.message.request]
+        self._release(request.client_regions)
         if not request.is_orphan:
             self._out.append(Send(request.peer, response))
+
+    def _release(self, used: tuple[int, ...]) -> None:
+        if used:
+            workers = [i.peer for m in self._models.values() for v in m.all_versions() for i in v.instances if i.pid]
+            self._out += self._client_regions.release(used, workers)
 
     def _may_retry(self, request: Request, death: Death) -> bool:
         """Once more, alone, for a request that was being executed when its worker died.
 
         One that was finished, so that only its answer got lost, is not to blame.
         """
-        if not request.version.retries_started or request.responses:
+        if not request.version.retries_started or request.responses or request.message.targets:
             return False
         if request.attempt < death.started:
             return True
@@ -336,6 +351,7 @@ def _item(request: Request) -> Item:
         m.priority,
         m.timeout_us,
         request.peer,
+        m.targets,
     )
 
 

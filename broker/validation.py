@@ -79,6 +79,8 @@ def _check_outputs(signature: Signature, names: Sequence[str]) -> None:
     for name in names:
         if known and name not in known:
             raise Rejected(f"unexpected inference output '{name}' for model '{signature.model}'")
+        if names.count(name) > 1:
+            raise Rejected(f"output '{name}' already exists in request")
 
 
 def _check_inputs(signature: Signature, given: list[str], tag: str) -> None:
