@@ -1,0 +1,1 @@
+"""HTTP: the V2 inference protocol in JSON with the binary tensor extension."""
