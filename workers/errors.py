@@ -8,5 +8,10 @@ class BackendError(Exception):
 
     def __init__(self, code: ErrorCode, text: str) -> None:
         """`text` is what the client or the operator reads."""
-        super().__init__(text)
+        super().__init__(printable(text))
         self.code = code
+
+
+def printable(text: str) -> str:
+    """Text that can travel: Python's strings may hold lone surrogates (of odd file names), UTF-8 may not."""
+    return text.encode(errors="replace").decode()

@@ -261,6 +261,7 @@ class Tensor:
     def _set(self, name: str, datatype: str, array: np.ndarray[Any, Any] | None) -> None:
         if name == "":
             raise TritonModelException("Tensor name cannot be an empty string.")
+        _check_text(name)
         self._name = name
         self._datatype = datatype
         self._array = array
@@ -435,11 +436,8 @@ class InferenceResponse:
         for tensor in output_tensors:
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"an output tensor must be a pb_utils.Tensor, not a {type(tensor).__name__}")
-        for value in (parameters or {}).values():
-            if not isinstance(value, bool | int | str):
-                raise TritonModelException(
-                    f"Expect parameters values to have type bool/int/str, found type {type(value)}"
-                )
+        for key, value in (parameters or {}).items():
+            _check_parameter(key, value)
         self._tensors = list(output_tensors)
         self._error = error
         self._parameters = parameters or {}
@@ -466,6 +464,26 @@ class InferenceResponse:
             return BackendError(ErrorCode(self._error.code()), self._error.message())
         by_name = {tensor.name(): tensor for tensor in self._tensors}  # the last of a name counts
         return Response([tensor.output() for tensor in by_name.values()], self._parameters)
+
+
+def _check_parameter(key: object, value: object) -> None:
+    """Raise for what a response cannot carry."""
+    if not isinstance(key, str):
+        raise TypeError(f"the name of a response parameter must be a str, not {type(key)}")
+    if not isinstance(value, bool | int | str):
+        raise TritonModelException(f"Expect parameters values to have type bool/int/str, found type {type(value)}")
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise TritonModelException(f"response parameter '{key}' does not fit into 64 bits")
+    for text in (key, value):
+        if isinstance(text, str):
+            _check_text(text)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TritonModelException(f"{text!r} is not text: {error.reason}") from None
 
 
 # ----------------------------------------------------------------------------------------------- helpers

@@ -37,7 +37,7 @@ from shm.ref import TensorRef
 from shm.region import name_for
 from shm.tensor import Regions
 from workers.backend import Backend, Outcome, Output, Times, create
-from workers.errors import BackendError
+from workers.errors import BackendError, printable
 from workers.inputs import Inputs
 from workers.model import ModelSpec
 
@@ -112,7 +112,7 @@ class Worker:
 
     def _log(self, level: str, text: str) -> None:
         """Any thread of the model may log; what the main thread says leaves at once, before a crash can take it."""
-        self._send(Log(level, text))
+        self._send(Log(level, printable(text)))
         if threading.current_thread() is threading.main_thread():
             self._flush()
 

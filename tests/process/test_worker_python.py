@@ -162,6 +162,7 @@ PREFIX = "Failed to process the request(s) for model 'model_0_0', message: "
     ("body", "message"),
     [
         ("raise ValueError('no')", "ValueError: no\n\nAt:\n  {path}(8): execute\n"),
+        ("raise ValueError('\\udcff')", "ValueError: ?\n\nAt:\n  {path}(8): execute\n"),
         ("sys.exit(3)", "SystemExit: 3\n\nAt:\n  {path}(8): execute\n"),
         ("return None", "Expected a list in the execute return, found type '<class 'NoneType'>'."),
         ("return ()", "Expected a list in the execute return, found type '<class 'tuple'>'."),
@@ -223,7 +224,19 @@ async def execute(self, requests):
     await asyncio.gather(*[asyncio.sleep(0.01) for _ in requests])
     return [pb_utils.InferenceResponse([]) for _ in requests]
 """
-    assert [r.code for r in infer(tmp_path, body, ONES, ONES)] == [ErrorCode.OK] * 2
+    with FakeBroker() as broker:
+        broker.loaded("python", model(tmp_path, body), CONFIG)
+        one = item(broker.ref("IN", ONES))
+        for _ in range(2):
+            assert [r.code for r in broker.execute(one, one)] == [ErrorCode.OK] * 2
+        assert broker.stop() == 0
+
+
+def test_inputs_without_elements(tmp_path: Path) -> None:
+    with FakeBroker() as broker:
+        broker.loaded("python", model(tmp_path, ECHO), CONFIG)
+        for array in (np.zeros((1, 0), dtype=np.float32), np.zeros((1, 0), dtype=np.object_)):
+            assert broker.arrays(broker.infer(broker.ref("IN", array)))["OUT"].shape == (1, 0)
 
 
 def failure(directory: Path, source: str, **changes: Any) -> str:

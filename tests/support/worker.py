@@ -5,10 +5,10 @@ import json
 import mmap
 import os
 import select
-import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from broker.child import Place
 from broker.messages import (
     Execute,
     Executed,
@@ -34,6 +35,7 @@ from shm.arena import INLINE, Arena, ArenaSettings, Block, inline
 from shm.ref import TensorRef
 from shm.region import name_for, sweep
 from shm.tensor import Regions, as_array, binary_form, datatype_of
+from workers.worker import Worker
 
 SECONDS = 60.0
 """How long anything may take."""
@@ -59,31 +61,44 @@ class FakeBroker:
         self.arena = Arena(
             ArenaSettings("test", 1 << 20, 1 << 20, 0), self.names, self.opened.append, lambda name: None
         )
-        fd = os.memfd_create("status")
-        os.ftruncate(fd, mmap.PAGESIZE)
-        self.status = memoryview(mmap.mmap(fd, mmap.PAGESIZE)).cast("Q")
+        page = os.memfd_create("status")
+        os.ftruncate(page, mmap.PAGESIZE)
+        self.status = memoryview(mmap.mmap(page, mmap.PAGESIZE)).cast("Q")
+        self.start(socket, page)
+        self.wait_for("Hello")
+        return self
+
+    def start(self, socket: Path, page: int) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "workers", str(socket), "w", self.server, str(os.getpid()), str(fd)],
+            [sys.executable, "-P", "-m", "workers", str(socket), "w", self.server, str(os.getpid()), str(page)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            pass_fds=(fd,),
+            pass_fds=(page,),
             cwd=self.cwd,
         )
-        os.close(fd)
-        self.wait_for("Hello")
-        return self
+        os.close(page)
+
+    def end(self, is_failure: bool) -> None:
+        """Kill what is left, and show what it has printed when the test has failed."""
+        self.process.kill()
+        assert self.process.stdout is not None
+        output = self.process.stdout.read()
+        if is_failure:
+            print(output)
+        self.process.stdout.close()
+        self.process.wait()
+
+    def check(self) -> None:
+        """Fail when the worker is gone."""
+        if self.process.poll() is not None:
+            assert self.process.stdout is not None
+            raise AssertionError(f"the worker is gone ({self.process.returncode}): {self.process.stdout.read()}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.process.kill()
-        assert self.process.stdout is not None
-        output = self.process.stdout.read()
-        if kind is not None:
-            print(output)
-        self.process.stdout.close()
-        self.process.wait()
+        self.end(kind is not None)
         self.router.close()
         sweep(self.server)
         self.directory.cleanup()
@@ -110,9 +125,7 @@ class FakeBroker:
             for index, message in enumerate(self.seen):
                 if type(message).__name__ in names:
                     return self.seen.pop(index)
-            if self.process.poll() is not None:
-                assert self.process.stdout is not None
-                raise AssertionError(f"the worker is gone ({self.process.returncode}): {self.process.stdout.read()}")
+            self.check()
             assert time.monotonic() < deadline, f"no {names}"
             if not self.router.has_more():
                 select.select([self.router.fileno()], [], [], 0.1)
@@ -182,8 +195,20 @@ class FakeBroker:
         self.send(Stop("test"))
         return self.process.wait(SECONDS)
 
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
+
+class ThreadBroker(FakeBroker):
+    """The worker is a thread of the test, for counters that live in its process. Not for Python models."""
+
+    def start(self, socket: Path, page: int) -> None:
+        self.thread = threading.Thread(target=Worker(Place(str(socket), "w", self.server, page)).run)
+        self.thread.start()
+
+    def end(self, is_failure: bool) -> None:
+        self.send(Stop("test"))
+        self.thread.join(SECONDS)
+
+    def check(self) -> None:
+        assert self.thread.is_alive()
 
 
 def item(*inputs: TensorRef, **changes: Any) -> Item:

@@ -82,11 +82,14 @@ class PythonBackend:
                 self._instance.finalize()
         except BaseException as error:
             self._log("E", f"finalize of model '{self._model.instance}' failed: {describe(error)}")
+        if self._loop is not None:
+            self._loop.close()
 
     # ------------------------------------------------------------------------------------------- execute
 
     def _run(self, requests: list[InferenceRequest]) -> list[InferenceResponse]:
         """The model's answers, one for each request. Raises BackendError for the whole batch."""
+        count = len(requests)  # the list is the model's from now on
         try:
             if not hasattr(self._instance, "execute"):
                 raise self._failed(f"Python model {self._path} does not implement `execute` method.")
@@ -99,10 +102,10 @@ class PythonBackend:
             raise self._failed(describe(error)) from error
         if not isinstance(responses, list):
             raise self._failed(f"Expected a list in the execute return, found type '{type(responses)}'.")
-        if len(responses) != len(requests):
+        if len(responses) != count:
             raise self._failed(
                 "Number of InferenceResponse objects do not match the number of InferenceRequest objects. "
-                f"InferenceRequest(s) size is:{len(requests)}, and InferenceResponse(s) size is:{len(responses)}\n"
+                f"InferenceRequest(s) size is:{count}, and InferenceResponse(s) size is:{len(responses)}\n"
             )
         for response in responses:
             if not isinstance(response, InferenceResponse):

@@ -81,6 +81,8 @@ def test_what_no_tensor_can_be_made_of() -> None:
             Tensor("x", value)  # type: ignore[arg-type]  # what users do
     with pytest.raises(TritonModelException, match="Tensor name cannot be an empty string"):
         Tensor("", np.ones(1))
+    with pytest.raises(TritonModelException, match="is not text"):
+        Tensor("\udcff", np.ones(1))
     for array in (np.array(["u"]), np.ones(1, dtype=complex), np.ones(1, dtype=">f4")):
         with pytest.raises(TritonModelException, match="NumPy dtype is not supported"):
             Tensor("x", array)
@@ -94,6 +96,12 @@ def test_strings_that_are_no_bytes() -> None:
 def test_responses() -> None:
     with pytest.raises(TritonModelException, match="Expect parameters values to have type bool/int/str, found type"):
         InferenceResponse([], parameters={"a": 1.5})
+    with pytest.raises(TypeError, match="the name of a response parameter must be a str"):
+        InferenceResponse([], parameters={1: 1})  # type: ignore[dict-item]  # what users do
+    with pytest.raises(TritonModelException, match="'a' does not fit into 64 bits"):
+        InferenceResponse([], parameters={"a": 1 << 63})
+    with pytest.raises(TritonModelException, match="is not text"):
+        InferenceResponse([], parameters={"a": "\udcff"})
     with pytest.raises(TypeError, match=r"must be a pb_utils.Tensor, not a ndarray"):
         InferenceResponse([np.ones(1)])  # type: ignore[list-item]  # what users do
     response = InferenceResponse(error=TritonError("no", TritonError.CANCELLED), parameters={"a": True})

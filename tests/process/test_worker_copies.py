@@ -1,0 +1,68 @@
+"""How often payload bytes are copied in our own code: on their way to a model, and on their way back."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shm import copies
+from tests.support.worker import ThreadBroker, item, tensor, write_model
+
+SIZE = 600_000
+PAYLOAD = np.zeros((1, SIZE // 4), dtype=np.float32)
+CONFIG = {
+    "max_batch_size": 8,
+    "input": [tensor("INPUT__0", "TYPE_FP32", -1)],
+    "output": [tensor("OUTPUT__0", "TYPE_FP32", -1)],
+}
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    by_place: dict[str, int] = {}
+    monkeypatch.setattr(copies, "by_place", by_place)
+    return by_place
+
+
+def test_identity(tmp_path: Path, counted: dict[str, int]) -> None:
+    with ThreadBroker() as broker:
+        broker.loaded("identity", tmp_path, CONFIG)
+        broker.arrays(broker.infer(broker.ref("INPUT__0", PAYLOAD)))
+    assert counted == {"arena": SIZE}
+
+
+def test_onnxruntime(tmp_path: Path, counted: dict[str, int]) -> None:
+    onnx = pytest.importorskip("onnx")
+    floats: dict[str, Any] = {"elem_type": onnx.TensorProto.FLOAT, "shape": ("n", "w")}
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Neg", ["INPUT__0"], ["OUTPUT__0"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("INPUT__0", **floats)],
+        [onnx.helper.make_tensor_value_info("OUTPUT__0", **floats)],
+    )
+    path = write_model(tmp_path, "m", "", "1/model.onnx")
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(made, path / "1" / "model.onnx")
+    with ThreadBroker() as broker:
+        broker.loaded("onnxruntime", path, CONFIG)
+        one, two = [item(broker.ref("INPUT__0", PAYLOAD)) for _ in range(2)]
+        broker.execute(one)
+        assert counted == {"arena": SIZE}
+        broker.execute(one, two)
+    assert counted == {"arena": 3 * SIZE, "batch": 2 * SIZE}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_pytorch(tmp_path: Path, counted: dict[str, int]) -> None:
+    pytest.importorskip("torch")
+    path = Path(__file__).parent.parent.parent / "examples" / "model_repository" / "digits"
+    image = {"input": [tensor("INPUT__0", "TYPE_FP32", 1, 8, 8)], "output": [tensor("OUTPUT__0", "TYPE_FP32", 10)]}
+    images = np.zeros((8, 1, 8, 8), dtype=np.float32)
+    with ThreadBroker() as broker:
+        broker.loaded("pytorch", path, {"max_batch_size": 16, **image})
+        one, two = [item(broker.ref("INPUT__0", images)) for _ in range(2)]
+        broker.execute(one)
+        assert counted == {"private": images.nbytes}  # the answer is small enough for the message
+        broker.execute(one, two)
+    assert counted == {"private": images.nbytes, "batch": 2 * images.nbytes}
