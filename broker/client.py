@@ -219,9 +219,25 @@ class Client:
         self._outgoing.append(message)
 
     def _flush(self) -> None:
-        self._dealer.send(self._outgoing)
-        self._outgoing = []
+        outgoing, self._outgoing = self._outgoing, []
+        try:
+            self._dealer.send(outgoing)
+        except (TypeError, ValueError, OverflowError):
+            self._send_one_by_one(outgoing)
         self._receive()  # a send may have swallowed the edge that announces input
+
+    def _send_one_by_one(self, messages: list[Message]) -> None:
+        """One of these cannot be packed: its request fails, the others go."""
+        for message in messages:
+            try:
+                self._dealer.send([message])
+            except (TypeError, ValueError, OverflowError) as error:
+                pending = self._pending.pop(getattr(message, "request", 0), None)
+                if pending is None:
+                    raise
+                self.release(pending.blocks)
+                if pending.future is not None and not pending.future.done():
+                    pending.future.set_exception(error)
 
     def _receive(self) -> None:
         try:

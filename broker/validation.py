@@ -50,14 +50,11 @@ def prefix(request_id: str) -> str:
 
 def validate(signature: Signature, request: Infer) -> Accepted:
     """Check a request against its model. Raises Rejected."""
-    inputs = (_deduce(signature, request.inputs),) if request.is_raw else request.inputs
     tag = prefix(request.request_id)
+    inputs = (_deduce(signature, request.inputs[0], tag),) if request.is_raw else request.inputs
     _check_outputs(signature, request.outputs)
-    specs = {spec.name: spec for spec in signature.inputs}
     _check_inputs(signature, [ref.name for ref in inputs], tag)
-    for ref in inputs:
-        if ref.name not in specs:
-            raise Rejected(f"unexpected inference input '{ref.name}' for model '{signature.model}'")
+    specs = {spec.name: spec for spec in signature.inputs}
     batch = _batch(signature, inputs, tag)
     for ref in inputs:
         _check_tensor(signature, specs[ref.name], ref, tag)
@@ -84,22 +81,23 @@ def _check_outputs(signature: Signature, names: Sequence[str]) -> None:
 
 
 def _check_inputs(signature: Signature, given: list[str], tag: str) -> None:
-    for name in given:
-        if given.count(name) > 1:
-            raise Rejected(f"input '{name}' already exists in request")
+    known = [spec.name for spec in signature.inputs]
     required = [spec.name for spec in signature.inputs if not spec.optional]
     missing = [name for name in required if name not in given]
-    if not missing and len(given) <= len(signature.inputs):
-        return
-    total = len(signature.inputs)
+    for name in given:
+        if given.count(name) > 1:
+            raise Rejected(f"{tag}input '{name}' already exists in request")
+    if len(required) <= len(given) <= len(known):
+        for name in given:
+            if name not in known:
+                raise Rejected(f"unexpected inference input '{name}' for model '{signature.model}'")
+        if not missing:
+            return
     wanted = (
-        f"expected {total} inputs"
-        if len(required) == total
-        else f"expected number of inputs between {len(required)} and {total}"
+        f"expected {len(known)} inputs"
+        if len(required) == len(known)
+        else f"expected number of inputs between {len(required)} and {len(known)}"
     )
-    if not missing and any(name not in {spec.name for spec in signature.inputs} for name in given):
-        unknown = next(name for name in given if name not in {spec.name for spec in signature.inputs})
-        raise Rejected(f"unexpected inference input '{unknown}' for model '{signature.model}'")
     raise Rejected(
         f"{tag}{wanted} but got {len(given)} inputs for model '{signature.model}'. Got input(s) "
         f"[{_quoted(given)}], but missing required input(s) [{_quoted(missing)}]. "
@@ -177,24 +175,26 @@ def _fill(target: Sequence[int], source: Sequence[int], actual: Sequence[int]) -
     return tuple(next(values) if dim == -1 else dim for dim in target)
 
 
-def _deduce(signature: Signature, inputs: Sequence[TensorRef]) -> TensorRef:
+def _deduce(signature: Signature, raw: TensorRef, tag: str) -> TensorRef:
     """Describe the single input of a raw binary request from the model and the number of bytes.
 
     The frontend left 4 bytes before the data that hold its length, for a BYTES element.
     """
-    model, raw = signature.model, inputs[0]
+    model = signature.model
     if len(signature.inputs) != 1:
         raise Rejected(
-            f"Raw request must only have 1 input (found 1) to be deduced but got {len(signature.inputs)} inputs in "
+            f"{tag}Raw request must only have 1 input (found 1) to be deduced but got {len(signature.inputs)} inputs in "
             f"'{model}' model configuration"
         )
     spec = signature.inputs[0]
     if spec.dims is None or not spec.datatype:
-        raise Rejected(f"The shape of the raw input '{spec.name}' can not be deduced: model '{model}' declares none")
+        raise Rejected(
+            f"{tag}The shape of the raw input '{spec.name}' can not be deduced: model '{model}' declares none"
+        )
     batch = (1,) if signature.max_batch_size else ()
     if spec.datatype == "BYTES":
         if (*batch, *spec.dims) not in {(1,), (1, 1)}:
-            raise Rejected(f"For BYTE datatype raw input '{spec.name}', the model must have input shape [1]")
+            raise Rejected(f"{tag}For BYTE datatype raw input '{spec.name}', the model must have input shape [1]")
         return raw._replace(
             name=spec.name,
             datatype="BYTES",
@@ -204,7 +204,7 @@ def _deduce(signature: Signature, inputs: Sequence[TensorRef]) -> TensorRef:
         )
     if spec.dims.count(-1) > 1:
         raise Rejected(
-            f"The shape of the raw input '{spec.name}' can not be deduced because there are more than one "
+            f"{tag}The shape of the raw input '{spec.name}' can not be deduced because there are more than one "
             "variable-sized dimension"
         )
     known = ELEMENT_SIZE[spec.datatype]
