@@ -19,16 +19,16 @@ def look_up(models: dict[str, Model], name: str, number: int) -> Version:
             raise Rejected(f"Request for unknown model: '{name}' has no available versions", ErrorCode.NOT_FOUND)
         return version
     version = model.versions.get(number) or model.incoming.get(number)
-    if version is None:
+    if version is None and number not in model.unloaded:
         raise Rejected(f"Request for unknown model: '{name}' version {number} is not found", ErrorCode.NOT_FOUND)
-    if version.state is not VersionState.READY:
-        raise Rejected(not_ready(version), ErrorCode.UNAVAILABLE)
+    if version is None or version.state is not VersionState.READY:
+        raise Rejected(not_ready(name, number), ErrorCode.UNAVAILABLE)
     return version
 
 
-def not_ready(version: Version) -> str:
+def not_ready(model: str, number: int) -> str:
     """Why a request to a version that is not ready is refused."""
-    return f"Request for unknown model: '{version.model}' version {version.number} is not at ready state"
+    return f"Request for unknown model: '{model}' version {number} is not at ready state"
 
 
 def metadata(models: dict[str, Model], name: str, number: int) -> dict[str, Any]:

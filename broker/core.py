@@ -8,10 +8,11 @@ import itertools
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from broker import answers, metrics
 from broker.client_regions import ClientRegions
+from broker.control import Control
 from broker.effects import Effect, Emit, Exit, Kill, Send, Start
 from broker.fleet import Fleet
 from broker.messages import (
@@ -23,20 +24,24 @@ from broker.messages import (
     Directory,
     ErrorCode,
     Executed,
+    ForgetModel,
     GetMetrics,
     GetModelConfig,
     GetModelMetadata,
     GetModelReady,
     GetRegionStatus,
+    GetRepositoryIndex,
     GetServerReady,
     GetStatistics,
     Hello,
     Infer,
     Loaded,
     LoadFailed,
+    LoadModel,
     Log,
     MemorySampled,
     Message,
+    ModelConsidered,
     ModelDescribed,
     ModelRejected,
     ModelRemoved,
@@ -45,10 +50,12 @@ from broker.messages import (
     RegionDropped,
     RegionOpened,
     RegisterRegion,
+    RepositoryListed,
     RepositoryScanned,
     Responded,
     Sample,
     Stop,
+    UnloadModel,
     UnregisterRegion,
     Welcome,
 )
@@ -111,6 +118,7 @@ class Core:
         self._client_regions = ClientRegions()
         self.requests = Requests(self.models, self._client_regions, self._out, epoch_offset)
         self.fleet = Fleet(self.models, self.requests, config, self._out, self._launch)
+        self.control = Control(self.fleet, config.model_control_mode == "explicit", self._out)
         self._regions = Regions()
         self._handlers = self._handlers_by_message()
         self._questions = self._questions_by_message()
@@ -147,11 +155,12 @@ class Core:
         if peer.last_seen is not None:
             peer.last_seen = now
         handler = self._handlers.get(type(message))
+        question = self._questions.get(type(message))
         try:
             if handler is not None:
                 handler(peer, message, now)
-            elif type(message) in self._questions:
-                self._answer(peer, message)
+            elif question is not None:
+                self._reply(peer, cast("Any", message).request, lambda: question(message))
             else:
                 raise ProtocolError(f"{type(message).__name__} is not for the broker")
         except ProtocolError as error:
@@ -175,6 +184,8 @@ class Core:
             if peer.role in READERS:
                 self._out += self._regions.frontend_lost(token, self._tokens_of("worker"))
                 self.requests.frontend_lost(token)
+            if peer.role == "repository":
+                self.control.repository_lost()
             if self._exit_deadline is None:
                 self._restart(peer, death, now)
         return self._take(now)
@@ -234,7 +245,7 @@ class Core:
         if not self.config.strict_readiness:
             return True
         return all(
-            model.versions and all(version.is_ready for version in model.versions.values())
+            (model.versions or model.unloaded) and all(version.is_ready for version in model.versions.values())
             for model in self.models.values()
         )
 
@@ -261,6 +272,10 @@ class Core:
             ModelRejected: lambda peer, message, now: fleet.reject(message.model, message.error),
             ModelRemoved: lambda peer, message, now: fleet.remove(message.model, now),
             RepositoryScanned: self._scanned,
+            RepositoryListed: self._listed,
+            ModelConsidered: lambda peer, message, now: self.control.considered(message),
+            LoadModel: lambda peer, message, now: self.control.load(peer.token, message, self._repository()),
+            UnloadModel: self._unload,
             MemorySampled: self._sampled,
         }
 
@@ -273,6 +288,7 @@ class Core:
             GetModelMetadata: lambda q: answers.metadata(models, q.model, q.version),
             GetModelConfig: lambda q: answers.look_up(models, q.model, q.version).description.config,
             GetStatistics: lambda q: answers.statistics(models, q.model, q.version),
+            GetRepositoryIndex: self.control.index,
             GetMetrics: lambda _: metrics.families(models, self._memory),
             RegisterRegion: lambda q: self._do(self._client_regions.register(q, self._tokens_of("worker"))),
             UnregisterRegion: lambda q: self._do(self._client_regions.unregister(q, self._tokens_of("worker"))),
@@ -307,6 +323,18 @@ class Core:
     def _scanned(self, _peer: Peer, _message: RepositoryScanned, _now: float) -> None:
         self._is_scanned = True
 
+    def _listed(self, _peer: Peer, message: RepositoryListed, _now: float) -> None:
+        self.control.listed = message.models
+
+    def _unload(self, peer: Peer, message: UnloadModel, now: float) -> None:
+        self._reply(peer, message.request, lambda: self.control.unload(message, now))
+        repository = self._repository()
+        if repository is not None:
+            self._out.append(Send(repository, ForgetModel(message.model)))
+
+    def _repository(self) -> str | None:
+        return next(iter(self._tokens_of("repository")), None)
+
     def _sampled(self, _peer: Peer, message: MemorySampled, _now: float) -> None:
         self._memory = message.pss
 
@@ -326,11 +354,11 @@ class Core:
             if peer.role in READERS:
                 self._out += self._regions.joined(peer.token, self.fleet.workers)
 
-    def _answer(self, peer: Peer, question: Any) -> None:
+    def _reply(self, peer: Peer, request: int, content: Callable[[], Any]) -> None:
         try:
-            answer = Answer(question.request, ErrorCode.OK, "", self._questions[type(question)](question))
+            answer = Answer(request, ErrorCode.OK, "", content())
         except Rejected as error:
-            answer = Answer(question.request, error.code, str(error), None)
+            answer = Answer(request, error.code, str(error), None)
         self._out.append(Send(peer.token, answer))
 
     # ------------------------------------------------------------------------------------------- processes
@@ -343,7 +371,8 @@ class Core:
         return token
 
     def _restart(self, peer: Peer, death: Death, now: float) -> None:
-        quick = peer.last_seen is None or now - peer.started < SILENCE_SECONDS
+        """At once the first time, and whenever something outside has killed a process that served."""
+        quick = peer.last_seen is None or (now - peer.started < SILENCE_SECONDS and not death.is_outside)
         self._deaths[peer.name] = self._deaths.get(peer.name, 0) + 1 if quick else 1
         output = f"; last output: {' | '.join(death.last_lines)}" if death.last_lines else ""
         self._out.append(Emit("E", f"{peer.name} died, starting it again: {death.text}{output}"))
@@ -363,10 +392,10 @@ class Core:
                 limit = FRONTEND_SILENCE_SECONDS if peer.role in READERS else SILENCE_SECONDS
                 if now - peer.last_seen > limit and not self._is_busy(peer):
                     self._kill(peer, f"gives no sign of life for {limit:g} s")
-        repository = self._tokens_of("repository")
-        if repository:
+        repository = self._repository()
+        if repository is not None:
             pids = tuple(peer.pid for peer in self.peers.values() if peer.pid)
-            self._out.append(Send(repository[0], Sample(pids)))
+            self._out.append(Send(repository, Sample(pids)))
 
     def _is_busy(self, peer: Peer) -> bool:
         """A worker does not beat while it loads or executes."""
@@ -392,6 +421,7 @@ class Core:
         """Everything that the event called for, after the consequences that hold after any event."""
         if self.fleet.is_changed:
             self._publish_directory()
+        self.control.settle()
         if not self.is_started and self._is_scanned:
             self._check_started(now)
         if self._exit_deadline is not None:

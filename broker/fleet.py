@@ -60,6 +60,8 @@ class Fleet:
         self._log_warnings(model, description)
         is_change = model.description is not None and model.description != description
         model.rejected, model.description = "", description
+        model.failures.clear()
+        model.unloaded.clear()
         self.is_changed = True
         fresh: dict[int, Version] = {}
         for number in description.versions:
@@ -92,7 +94,22 @@ class Fleet:
         if model is None:
             return
         self._emit("I", f"model '{name}' is no longer configured: unloading")
+        model.unloaded.clear()
+        self._take_down(model, now)
+
+    def unload(self, name: str, now: float) -> None:
+        """A client unloads a model: as `remove`, but it stays known."""
+        model = self.models.get(name)
+        if model is None or model.description is None:
+            return
+        self._emit("I", f"unloading model '{name}'")
+        model.unloaded |= {n for n, v in model.versions.items() if v.state is VersionState.READY}
+        self._take_down(model, now)
+
+    def _take_down(self, model: Model, now: float) -> None:
         model.description = None
+        model.rejected = ""
+        model.failures.clear()
         self.is_changed = True
         for version in [*model.versions.values(), *model.incoming.values()]:
             self._retire(model, version, now)
@@ -197,7 +214,8 @@ class Fleet:
         self._forget(model)
 
     def _forget(self, model: Model) -> None:
-        if model.description is None and not model.rejected and not any(True for _ in model.all_versions()):
+        is_idle = not any(True for _ in model.all_versions())
+        if is_idle and model.description is None and not model.rejected and not model.unloaded:
             self.models.pop(model.name, None)
 
     # ------------------------------------------------------------------------------------------- workers' events
@@ -314,6 +332,7 @@ class Fleet:
     def _fail_version(self, version: Version, error: str, now: float) -> None:
         version.state = VersionState.UNAVAILABLE
         version.reason = error
+        self.models[version.model].failures[version.number] = error
         for instance in list(version.instances):
             if instance.state is not InstanceState.FAILED:
                 self._drain(instance, now)

@@ -472,6 +472,33 @@ class RepositoryScanned(NamedTuple):
     """The first look at the whole repository is complete; every model was described or rejected before this."""
 
 
+class RepositoryListed(NamedTuple):
+    """The names of all models in the repository, loaded or not; sent when they change."""
+
+    models: tuple[str, ...]
+
+
+class DescribeModel(NamedTuple):
+    """Asks the repository process to look into a model now (fields as in LoadModel)."""
+
+    model: str
+    config: str
+    files: dict[str, bytes]
+
+
+class ModelConsidered(NamedTuple):
+    """The answer to DescribeModel, after the ModelDescribed that it may have led to; error `""`: all is well."""
+
+    model: str
+    error: str
+
+
+class ForgetModel(NamedTuple):
+    """Tells the repository process that a model was unloaded: its files and overrides need no more attention."""
+
+    model: str
+
+
 class MemorySampled(NamedTuple):
     """Proportional set size by process id, in bytes."""
 
@@ -528,6 +555,10 @@ Message: TypeAlias = (
     | ModelRejected
     | ModelRemoved
     | RepositoryScanned
+    | RepositoryListed
+    | DescribeModel
+    | ModelConsidered
+    | ForgetModel
     | MemorySampled
     | Sample
 )

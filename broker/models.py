@@ -196,6 +196,8 @@ class Model:
     incoming: dict[int, Version] = field(default_factory=dict)  # loading beside those that serve
     retiring: list[Version] = field(default_factory=list)  # finishing their requests
     rejected: str = ""  # what is wrong with the newest configuration
+    failures: dict[int, str] = field(default_factory=dict)  # versions of the newest description that did not load
+    unloaded: set[int] = field(default_factory=set)  # versions that a client has unloaded
 
     def all_versions(self) -> Iterator[Version]:
         """Everything that has instances."""

@@ -83,7 +83,7 @@ class Requests:
                 text = f"{infer.endpoint} doesn't support models with decoupled transaction policy"
                 raise Rejected(text, ErrorCode.UNSUPPORTED)
             if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS:
-                raise Rejected(answers.not_ready(version), ErrorCode.UNAVAILABLE)
+                raise Rejected(answers.not_ready(version.model, version.number), ErrorCode.UNAVAILABLE)
             infer, used = self._client_regions.resolve(infer)
             try:
                 accepted = validate(version.signature, infer)
@@ -227,7 +227,7 @@ class Requests:
         for model in self._models.values():
             for version in model.all_versions():
                 if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS and version.scheduler:
-                    self.give_up(version, answers.not_ready(version), now)
+                    self.give_up(version, answers.not_ready(version.model, version.number), now)
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""

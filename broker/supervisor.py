@@ -28,6 +28,7 @@ LAST_LINES = 5
 """Lines of output kept for the message about a death."""
 _READ = 1 << 16
 _MAX_LINE = 1 << 14
+_PF_EXITING = 4  # a flag of /proc/PID/stat
 
 
 @dataclass(slots=True)
@@ -85,9 +86,9 @@ class Supervisor:
         return child
 
     def kill(self, token: str) -> None:
-        """SIGKILL; the death is reported as any other."""
+        """SIGKILL; the death is reported as any other. One that is dying already dies by its own cause."""
         child = self.children.get(token)
-        if child is not None:
+        if child is not None and not _is_exiting(child.process.pid):
             child.is_killed = True
             with contextlib.suppress(ProcessLookupError):
                 child.process.kill()
@@ -129,7 +130,7 @@ class Supervisor:
 
     def stopped(self) -> set[str]:
         """The tokens of children in state T (stopped by a signal)."""
-        return {token for token, child in self.children.items() if _state(child.process.pid) == "T"}
+        return {token for token, child in self.children.items() if _stat(child.process.pid)[:1] == ["T"]}
 
     def _status_page(self, role: str) -> tuple[int, mmap.mmap | None]:
         if role != "worker":
@@ -160,9 +161,15 @@ def _environment(start: Start) -> dict[str, str]:
     return environment
 
 
-def _state(pid: int) -> str:
+def _is_exiting(pid: int) -> bool:
+    """Whether the process is on its way out: its connections close before its death can be seen."""
+    return any(int(flags) & _PF_EXITING for flags in _stat(pid)[6:7])
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on (proc(5)); empty when the process is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2][1:2].decode()
+            return file.read().rpartition(b")")[2].decode().split()
     except OSError:
-        return ""
+        return []

@@ -183,8 +183,8 @@ def _deduce(signature: Signature, raw: TensorRef, tag: str) -> TensorRef:
     model = signature.model
     if len(signature.inputs) != 1:
         raise Rejected(
-            f"{tag}Raw request must only have 1 input (found 1) to be deduced but got {len(signature.inputs)} inputs in "
-            f"'{model}' model configuration"
+            f"{tag}Raw request must only have 1 input (found 1) to be deduced but got {len(signature.inputs)} inputs "
+            f"in '{model}' model configuration"
         )
     spec = signature.inputs[0]
     if spec.dims is None or not spec.datatype:

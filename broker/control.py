@@ -1,0 +1,132 @@
+"""The model repository extension: load and unload on request, and the index of the repository. Pure."""
+
+from broker.effects import Effect, Send
+from broker.fleet import Fleet
+from broker.messages import (
+    Answer,
+    DescribeModel,
+    ErrorCode,
+    GetRepositoryIndex,
+    LoadModel,
+    ModelConsidered,
+    UnloadModel,
+)
+from broker.models import Model, VersionState
+from broker.validation import Rejected
+
+UNLOADED = "unloaded"
+_NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
+
+
+class Control:
+    """Loads that clients wait for, and what the repository holds."""
+
+    def __init__(self, fleet: Fleet, is_explicit: bool, out: list[Effect]) -> None:
+        """`is_explicit`: the model control mode allows clients to load and unload."""
+        self._fleet = fleet
+        self._is_explicit = is_explicit
+        self._out = out
+        self._considered: dict[str, list[tuple[str, int]]] = {}  # model -> loads that the repository looks into
+        self._loading: list[tuple[str, str, int]] = []  # (model, peer, request) that wait for workers
+        self.listed: tuple[str, ...] = ()  # the models in the repository
+
+    def load(self, peer: str, wanted: LoadModel, repository: str | None) -> None:
+        """A client wants a model loaded: the repository process looks into it first."""
+        name = wanted.model
+        try:
+            self._check(name, repository)
+        except Rejected as error:
+            self._answer(peer, wanted.request, error.code, str(error))
+            return
+        assert repository is not None
+        self._considered.setdefault(name, []).append((peer, wanted.request))
+        self._out.append(Send(repository, DescribeModel(name, wanted.config, wanted.files)))
+
+    def considered(self, message: ModelConsidered) -> None:
+        """The repository process has looked into a model: it was described, or this is what is wrong."""
+        waiting = self._considered.get(message.model)
+        if not waiting:
+            return
+        peer, request = waiting.pop(0)
+        if message.error:
+            text = f"failed to load '{message.model}', failed to poll from model repository: {message.error}"
+            self._answer(peer, request, ErrorCode.INTERNAL, text)
+        else:
+            self._loading.append((message.model, peer, request))
+
+    def repository_lost(self) -> None:
+        """The repository process has died: what it was asked is not answered."""
+        for model, waiting in self._considered.items():
+            for peer, request in waiting:
+                text = f"failed to load '{model}', the repository process died"
+                self._answer(peer, request, ErrorCode.UNAVAILABLE, text)
+        self._considered.clear()
+
+    def unload(self, wanted: UnloadModel, now: float) -> None:
+        """Take a model out of service; an unknown one is no error. Raises Rejected."""
+        if not self._is_explicit:
+            raise Rejected(_NOT_EXPLICIT, ErrorCode.UNAVAILABLE)
+        self._fleet.unload(wanted.model, now)
+
+    def index(self, question: GetRepositoryIndex) -> list[dict[str, str]]:
+        """Every model of the repository and every version that was ever loaded."""
+        models = self._fleet.models
+        rows: list[dict[str, str]] = []
+        for name in sorted({*self.listed, *models}):
+            model = models.get(name)
+            states = _states(model) if model is not None else {}
+            if not states:
+                row = {"name": name}
+                if model is not None and model.rejected:
+                    row |= {"state": VersionState.UNAVAILABLE.value, "reason": model.rejected}
+                rows.append(row)
+            for number, (state, reason) in sorted(states.items()):
+                row = {"name": name, "version": str(number), "state": state.value}
+                rows.append({**row, "reason": reason} if reason else row)
+        return [row for row in rows if not question.ready or row.get("state") == VersionState.READY.value]
+
+    def settle(self) -> None:
+        """Answer the loads that are done; called after every event."""
+        if not self._loading:
+            return
+        waiting, self._loading = self._loading, []
+        for name, peer, request in waiting:
+            model = self._fleet.models.get(name)
+            if model is not None and _is_loading(model):
+                self._loading.append((name, peer, request))
+                continue
+            failures = model.failures if model is not None else {}
+            if failures:
+                lines = [f"version {n} is at UNAVAILABLE state: {reason};\n" for n, reason in sorted(failures.items())]
+                text = f"load failed for model '{name}': {''.join(lines)}"
+                self._answer(peer, request, ErrorCode.INVALID_ARG, text)
+            else:
+                self._answer(peer, request, ErrorCode.OK, "")
+
+    def _check(self, name: str, repository: str | None) -> None:
+        """Raises Rejected when a load makes no sense."""
+        if not self._is_explicit:
+            raise Rejected(_NOT_EXPLICIT, ErrorCode.UNAVAILABLE)
+        if not name.strip():
+            raise Rejected("Model name cannot be empty. Please enter a valid name to deploy.")
+        if "/" in name or ".." in name:
+            raise Rejected(f"invalid model name '{name}', model name must not contain path traversal characters")
+        if repository is None:
+            raise Rejected(f"failed to load '{name}', the repository process is not running", ErrorCode.UNAVAILABLE)
+
+    def _answer(self, peer: str, request: int, code: ErrorCode, error: str) -> None:
+        self._out.append(Send(peer, Answer(request, code, error, None)))
+
+
+def _is_loading(model: Model) -> bool:
+    return any(v.state is VersionState.LOADING for v in (*model.versions.values(), *model.incoming.values()))
+
+
+def _states(model: Model) -> dict[int, tuple[VersionState, str]]:
+    states: dict[int, tuple[VersionState, str]] = dict.fromkeys(model.unloaded, (VersionState.UNAVAILABLE, UNLOADED))
+    for version in model.retiring:
+        states[version.number] = (VersionState.UNLOADING, "")
+    for versions in (model.incoming, model.versions):
+        for number, version in versions.items():
+            states[number] = (version.state, version.reason)
+    return states
