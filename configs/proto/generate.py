@@ -6,7 +6,7 @@ Run from the project's root: `python -m configs.proto.generate`. Needs grpcio-to
 import sys
 from pathlib import Path
 
-from grpc_tools import protoc  # type: ignore[import-untyped]  # ships no stubs
+from grpc_tools import protoc
 
 from configs.proto.schema import COMPILED
 

@@ -6,7 +6,7 @@ Run from the project's root: `python -m frontends.grpc.generate`. Needs grpcio-t
 import sys
 from pathlib import Path
 
-from grpc_tools import protoc  # type: ignore[import-untyped]  # ships no stubs
+from grpc_tools import protoc
 
 from frontends.grpc.messages import COMPILED
 

@@ -65,7 +65,7 @@ class PyTorchBackend:
         self._configure()
         path = model.file("model.pt")
         try:
-            self._module = torch.jit.load(str(path), map_location=self._device)  # type: ignore[no-untyped-call]  # torch's
+            self._module = torch.jit.load(str(path), map_location=self._device)
             schema = self._module.forward.schema
         except Exception as error:  # whatever a broken file makes of the loader
             raise BackendError(
