@@ -434,6 +434,8 @@ class InferenceResponse:
     ) -> None:
         """With an error the tensors do not matter. Raises TypeError, TritonModelException."""
         for tensor in output_tensors:
+            if tensor is None:
+                raise TritonModelException("Output tensor for inference response should not be empty.")
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"an output tensor must be a pb_utils.Tensor, not a {type(tensor).__name__}")
         for key, value in (parameters or {}).items():
@@ -526,3 +528,7 @@ def _config_by_name(entries: list[dict[str, Any]], name: str) -> dict[str, Any] 
 def using_decoupled_model_transaction_policy(model_config: dict[str, Any]) -> bool:
     """Is the model decoupled?"""
     return bool(model_config.get("model_transaction_policy", {}).get("decoupled", False))
+
+
+for _class in (TritonModelException, TritonError, Logger, Tensor, InferenceRequest, InferenceResponse, ModelConfig):
+    _class.__module__ = "c_python_backend_utils"  # where models find them, and what Triton's messages call them

@@ -181,6 +181,11 @@ PREFIX = "Failed to process the request(s) for model 'model_0_0', message: "
             "Expected an 'InferenceResponse' object in the execute function return list, found type '<class 'int'>'.",
         ),
         (
+            "return [pb_utils.Tensor('OUT', np.ones(1))]",
+            "Expected an 'InferenceResponse' object in the execute function return list, "
+            "found type '<class 'c_python_backend_utils.Tensor'>'.",
+        ),
+        (
             "pb_utils.InferenceRequest(model_name='m', inputs=[], requested_output_names=[])",
             "TritonModelException: calling other models (BLS): not available in this server\n\n"
             "At:\n  {path}(8): execute\n",
@@ -257,10 +262,12 @@ def test_failures_to_load(tmp_path: Path) -> None:
     assert failure(tmp_path, "raise SystemExit(0)").startswith("SystemExit: 0\n\nAt:\n")
     initialize = (
         "class TritonPythonModel:\n    def initialize(self, args):\n        helper()\ndef helper():\n    1 / 0\n"
+        "TritonPythonModel.finalize = lambda self: open(__file__ + '.finalized', 'w')\n"
     )
     assert failure(tmp_path, initialize) == (
         f"ZeroDivisionError: division by zero\n\nAt:\n  {path}(5): helper\n  {path}(3): initialize\n"
     )
+    assert not path.with_name("model.py.finalized").exists()  # what was not initialized is not finalized
 
 
 @pytest.mark.parametrize(

@@ -48,13 +48,14 @@ class PythonBackend:
         try:
             model_class = isolation.import_file(path, str(model.version)).TritonPythonModel
             config = self._complete(model_class)
-            self._instance = model_class()
-            if hasattr(self._instance, "initialize"):
-                self._instance.initialize(self._arguments(config))
+            instance = model_class()
+            if hasattr(instance, "initialize"):
+                instance.initialize(self._arguments(config))
         except BackendError:
             raise
         except BaseException as error:
             raise BackendError(ErrorCode.INTERNAL, describe(error)) from error
+        self._instance = instance
         self._output_names = frozenset(entry["name"] for entry in config.get("output", ()))
         return Interface(
             () if model.inputs else tuple(_io(entry) for entry in config.get("input", ())),

@@ -104,6 +104,8 @@ def test_responses() -> None:
         InferenceResponse([], parameters={"a": "\udcff"})
     with pytest.raises(TypeError, match=r"must be a pb_utils.Tensor, not a ndarray"):
         InferenceResponse([np.ones(1)])  # type: ignore[list-item]  # what users do
+    with pytest.raises(TritonModelException, match="Output tensor for inference response should not be empty"):
+        InferenceResponse([None])  # type: ignore[list-item]  # what users do
     response = InferenceResponse(error=TritonError("no", TritonError.CANCELLED), parameters={"a": True})
     assert response.has_error()
     assert response.parameters() == '{"a": true}'
