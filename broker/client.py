@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
@@ -67,9 +67,11 @@ class Client:
         self._pending: dict[int, _Pending] = {}
         self._outgoing: list[Message] = []
         self._welcome: asyncio.Future[Welcome] | None = None
-        self._directory = Directory({}, {})
+        self.directory = Directory({}, {})
         self._arenas: dict[str, Arena] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._unread: Counter[str] = Counter()  # tensors of responses that are still to be read, by region
+        self._condemned: set[str] = set()  # regions that go when these have been read
         self.regions = Regions()
 
     async def connect(self) -> Welcome:
@@ -142,10 +144,10 @@ class Client:
 
     def arena(self, model: str) -> Arena:
         """The arena for a model's inputs: one for each backend, of the size that the backend's settings ask for."""
-        backend = self._directory.backends.get(model, "")
+        backend = self.directory.backends.get(model, "")
         arena = self._arenas.get(backend)
         if arena is None:
-            sizes = self._directory.arenas.get(backend) or self._directory.arenas[""]
+            sizes = self.directory.arenas.get(backend) or self.directory.arenas[""]
             arena = self._arenas[backend] = Arena(
                 ArenaSettings(backend, *sizes),
                 self._names,
@@ -191,6 +193,9 @@ class Client:
         """The outputs of a response have been read: their blocks go back to their owner."""
         for ref in outputs:
             self.regions.mark_done(ref)
+        self._unread.subtract(_regions(outputs))
+        for name in [*self._condemned]:
+            self._close(name)
 
     async def _room(self, seconds: float) -> None:
         """Wait until some block comes back, or for `seconds` (memory may come from elsewhere)."""
@@ -259,10 +264,9 @@ class Client:
             case RegionOpened(name):
                 self.regions.open(name)
             case RegionClosed(name):
-                self.regions.close(name)
-                self._send(RegionDropped(name))
+                self._close(name)
             case Directory():
-                self._directory = message
+                self.directory = message
             case Welcome():
                 if self._welcome is not None and not self._welcome.done():
                     self._welcome.set_result(message)
@@ -271,10 +275,21 @@ class Client:
             case _:
                 return
 
+    def _close(self, name: str) -> None:
+        """Unmap a region as soon as every response that lies in it has been read."""
+        if self._unread[name]:
+            self._condemned.add(name)
+            return
+        self._condemned.discard(name)
+        del self._unread[name]
+        self.regions.close(name)
+        self._send(RegionDropped(name))
+
     def _respond(self, response: Response) -> None:
         pending = self._pending.get(response.request)
         if pending is None:
             return
+        self._unread.update(_regions(response.outputs))
         if response.part & Part.FINAL:
             del self._pending[response.request]
             self.release(pending.blocks)
@@ -301,3 +316,8 @@ class Client:
         used = sum(arena.used_byte_size for arena in self._arenas.values())
         self._send(Beat(used, sum(arena.byte_size for arena in self._arenas.values())))
         asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
+
+
+def _regions(tensors: tuple[TensorRef, ...]) -> list[str]:
+    """The region of each tensor that lies in one."""
+    return [ref.region for ref in tensors if ref.data is None]
