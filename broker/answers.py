@@ -52,6 +52,15 @@ def _tensor(version: Version, spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype or "ANY", "shape": shape}
 
 
+def labels(models: dict[str, Model], name: str, number: int) -> dict[str, Any]:
+    """What classifying the outputs of a model needs to know. Raises Rejected."""
+    description = look_up(models, name, number).description
+    return {
+        "is_batched": description.max_batch_size > 0,
+        "labels": {spec.name: spec.labels for spec in description.outputs if spec.labels},
+    }
+
+
 def is_model_ready(models: dict[str, Model], name: str, number: int) -> bool:
     """Whether the version (-1: any) serves; False for what does not exist."""
     model = models.get(name)

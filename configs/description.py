@@ -13,7 +13,7 @@ class TensorSpec:
     """One declared input or output. `datatype` is the V2 name (`FP32`, `BYTES`), `""` accepts any.
 
     `dims` is without the batch dimension, -1 is any size; None leaves the shape unchecked.
-    `reshape` is the shape the backend wants instead (None: as sent).
+    `reshape` is the shape the backend wants instead (None: as sent). `labels` are the lines of an output's label file.
     """
 
     name: str
@@ -21,7 +21,7 @@ class TensorSpec:
     dims: tuple[int, ...] | None
     reshape: tuple[int, ...] | None = None
     optional: bool = False
-    label_filename: str = ""
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,5 +99,6 @@ def _tensor(data: dict[str, Any]) -> TensorSpec:
             **data,
             "dims": None if dims is None else tuple(dims),
             "reshape": None if reshape is None else tuple(reshape),
+            "labels": tuple(data["labels"]),
         }
     )

@@ -218,10 +218,32 @@ def test_tensors_are_described_by_their_v2_names(described: Describe) -> None:
     model = described(
         """max_batch_size: 2
         input { name: "I" data_type: TYPE_STRING dims: [ 1 ] reshape { shape: [ ] } optional: true }
-        output { name: "O" data_type: TYPE_BF16 dims: [ -1, 3 ] label_filename: "labels.txt" }"""
+        output { name: "O" data_type: TYPE_BF16 dims: [ -1, 3 ] }"""
     )
     assert model.inputs == (TensorSpec("I", "BYTES", (1,), (), optional=True),)
-    assert model.outputs == (TensorSpec("O", "BF16", (-1, 3), label_filename="labels.txt"),)
+    assert model.outputs == (TensorSpec("O", "BF16", (-1, 3)),)
+
+
+LABELLED = 'output { name: "O" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "labels.txt" }'
+
+
+def test_labels_are_the_lines_of_a_file(make: Callable[..., Path]) -> None:
+    directory = make(LABELLED)
+    for text, labels in (
+        (b"", ("",)),
+        (b"cat\ndog\n", ("cat", "dog")),
+        (b"cat\r\n\r\nd\xc3\xb6g", ("cat", "", "dög")),
+        (b"\xff\n", ("\ufffd",)),
+    ):
+        (directory / "labels.txt").write_bytes(text)
+        model = describe(directory, None, ServerConfig(), ())
+        assert model.outputs[0].labels == labels
+        assert ModelDescription.from_wire(model.to_wire()) == model
+
+
+def test_a_label_file_has_to_be_there(described: Describe) -> None:
+    (line,) = lines_of(described, LABELLED)
+    assert line.endswith("/m/labels.txt: cannot be read: No such file or directory")
 
 
 VARIABLE = "must be integer >= 1, or -1 to indicate a variable-size dimension for m"
