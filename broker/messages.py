@@ -188,6 +188,14 @@ class GetModelConfig(NamedTuple):
     version: int
 
 
+class GetLabels(NamedTuple):
+    """Answer: `{"is_batched": bool, "labels": {output: [label, ...]}}`, what classifying a model's outputs needs."""
+
+    request: int
+    model: str
+    version: int
+
+
 class GetStatistics(NamedTuple):
     """Answer: `{"model_stats": [...]}` in the form of the statistics extension; model `""` asks for all."""
 
@@ -527,6 +535,7 @@ Message: TypeAlias = (
     | GetModelReady
     | GetModelMetadata
     | GetModelConfig
+    | GetLabels
     | GetStatistics
     | GetMetrics
     | LoadModel

@@ -55,8 +55,8 @@ def _describe(directory: Path, entry: Node | None, server: ServerConfig, gpus: S
         platform=kind.platform,
         versions=selected,
         max_batch_size=form["max_batch_size"],
-        inputs=tuple(_tensor(tensor) for tensor in form["input"]),
-        outputs=tuple(_tensor(tensor) for tensor in form["output"]),
+        inputs=tuple(_tensor(tensor, directory) for tensor in form["input"]),
+        outputs=tuple(_tensor(tensor, directory) for tensor in form["output"]),
         instances=instances.expand(groups, gpus),
         dynamic_batching=_dynamic_batching(form),
         decoupled=False,
@@ -193,16 +193,23 @@ def _ordered(form: dict[str, Any], schema: str) -> dict[str, Any]:
     return {field.name: form[field.name] for field in message(schema).fields if field.name in form}
 
 
-def _tensor(form: dict[str, Any]) -> TensorSpec:
+def _tensor(form: dict[str, Any], directory: Path) -> TensorSpec:
     datatype = form["data_type"].removeprefix("TYPE_")
+    label_filename = form.get("label_filename")
     return TensorSpec(
         name=form["name"],
         datatype="BYTES" if datatype == "STRING" else datatype,
         dims=tuple(form["dims"]),
         reshape=tuple(form["reshape"]["shape"]) if "reshape" in form else None,
         optional=form.get("optional", False),
-        label_filename=form.get("label_filename", ""),
+        labels=_labels(directory / label_filename) if label_filename else (),
     )
+
+
+def _labels(file: Path) -> tuple[str, ...]:
+    """One label on each line; the line's number is the index of its class. Raises OSError."""
+    lines = file.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
+    return tuple(line.removesuffix("\r") for line in lines)
 
 
 def _dynamic_batching(form: dict[str, Any]) -> DynamicBatching | None:

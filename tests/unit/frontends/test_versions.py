@@ -1,10 +1,10 @@
-"""Model versions as gRPC clients write them."""
+"""Model versions as clients write them, in both protocols."""
 
 import pytest
 
 from broker.messages import ErrorCode
 from frontends.errors import RequestError
-from frontends.grpc.version import NEWEST, parse_version
+from frontends.versions import NEWEST, parse_version
 
 
 @pytest.mark.parametrize(
