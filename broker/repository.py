@@ -8,7 +8,9 @@ It outlives a killed broker for a moment, to remove what that leaves in shared m
 import os
 import queue
 import re
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -21,22 +23,27 @@ from broker.gpus import visible_gpus
 from broker.messages import (
     PROTOCOL,
     Beat,
+    DescribeModel,
+    ForgetModel,
     Hello,
     Log,
     MemorySampled,
     Message,
+    ModelConsidered,
     ModelDescribed,
     ModelRejected,
     ModelRemoved,
+    RepositoryListed,
     RepositoryScanned,
     Sample,
     Stop,
 )
 from broker.transport import Dealer
+from configs import override
 from configs import server as settings
 from configs.description import ModelDescription
 from configs.errors import ConfigError
-from configs.layout import list_models
+from configs.layout import Models, list_models
 from configs.model import describe
 from configs.server import ServerConfig
 from configs.tree import Node
@@ -55,43 +62,134 @@ Stamp: TypeAlias = tuple[int, int, int]
 class Watcher:
     """Knows what the broker was told about each model, and finds what has to be told next."""
 
-    def __init__(self, config: ServerConfig, gpus: tuple[str, ...]) -> None:
-        """Nothing is read before `scan`."""
+    def __init__(self, config: ServerConfig, gpus: tuple[str, ...], scratch: Path) -> None:
+        """`scratch` is a directory for the files that load requests bring. Nothing is read before `scan`."""
         self._config = config
         self._gpus = gpus
+        self._scratch = scratch
         self._entries: Mapping[str, Node] = config.entries
         self._directories: dict[str, Path] = {}
         self._described: dict[str, ModelDescription] = {}
         self._rejected: dict[str, str] = {}
         self._acted_on: dict[Path, Stamp | None] = {}
         self._seen: dict[Path, Stamp | None] = {}
-        self._server_error = ""
+        self._overridden: dict[str, Path | None] = {}  # models under a load request's configuration, their files
+        self._listed: tuple[str, ...] | None = None
+        self._error = ""
 
     def scan(self, is_first: bool = False) -> list[Message]:
         """Look at the whole repository: all models at the start and in mode poll, else those with an entry."""
-        try:
-            found = list_models(self._config.model_repository, self._entries)
-        except ConfigError as problem:
-            return [] if self._say_once(str(problem)) else [Log("E", str(problem))]
-        takes_all = is_first or self._config.model_control_mode == "poll"
-        messages: list[Message] = []
+        found = self._find()
+        if found is None:
+            return self._complain()
+        messages = self._list(found)
+        takes_all, wanted = self._wanted(is_first)
+        for name in wanted - {*found.directories, *self._directories, "*"}:
+            found.errors.setdefault(name, f"there is no directory '{name}' in the model repository")
         for name in [n for n in (*self._directories, *self._rejected) if n not in {*found.directories, *found.errors}]:
-            if takes_all or name not in self._directories:
-                self._directories.pop(name, None)
-                self._described.pop(name, None)
-                self._rejected.pop(name, None)
-                messages.append(ModelRemoved(name))
+            if (takes_all or name not in self._directories) and name not in self._overridden:
+                messages += self._drop(name)
         for name, error in found.errors.items():
-            messages += self._reject(name, error)
+            if takes_all or name in wanted:
+                messages += self._reject(name, error)
         for name, directory in found.directories.items():
-            if takes_all or name in self._directories or name in self._entries:
+            if (takes_all or name in wanted) and name not in self._overridden:
                 self._directories[name] = directory
                 messages += self._describe(name)
         return messages
 
+    def _wanted(self, is_first: bool) -> tuple[bool, set[str]]:
+        """Whether every model is to be served, and those that are by name."""
+        config = self._config
+        if config.model_control_mode == "explicit":
+            at_start = config.load_model if is_first else ()
+            return at_start == ("*",), {*self._directories, *at_start}
+        takes_all = is_first or config.model_control_mode == "poll"
+        return takes_all, {*self._directories, *self._entries}
+
+    def consider(self, wanted: DescribeModel) -> list[Message]:
+        """A client wants a model loaded, from the repository or as the request brings it."""
+        name = wanted.model
+        try:
+            is_override = bool(wanted.config or wanted.files)
+            messages = self._override(wanted) if is_override else self._load(name)
+        except (ConfigError, OSError) as error:
+            return [Log("E", f"model '{name}': {error}"), ModelConsidered(name, str(error))]
+        return [*messages, ModelConsidered(name, self._rejected.get(name, ""))]
+
+    def forget(self, name: str) -> list[Message]:
+        """A client has unloaded a model."""
+        self._drop(name)
+        self._remove_files(name)
+        return []
+
+    def _load(self, name: str) -> list[Message]:
+        found = self._find()
+        directory = found.directories.get(name) if found is not None else None
+        if found is None or directory is None:
+            reason = found.errors.get(name) if found is not None else self._error
+            raise ConfigError(reason or f"there is no directory '{name}' in the model repository")
+        self._remove_files(name)
+        self._directories[name] = directory
+        return self._describe(name, is_requested=True)
+
+    def _override(self, wanted: DescribeModel) -> list[Message]:
+        """Describe a model from the request's configuration. Raises ConfigError, OSError."""
+        name = wanted.model
+        if not wanted.config:
+            raise ConfigError("Load parameter 'config' must be specified for model file override")
+        config = override.from_json(wanted.config, name)
+        if wanted.files:
+            directory = Path(tempfile.mkdtemp(dir=self._scratch)) / name
+            directory.mkdir()
+            override.write_files(wanted.files, directory)
+        else:
+            found = self._find()
+            if found is None or name not in found.directories:
+                raise ConfigError(f"there is no directory '{name}' in the model repository")
+            directory = found.directories[name]
+        description = describe(directory, None, self._config, self._gpus, config)
+        self._remove_files(name)
+        self._overridden[name] = directory if wanted.files else None
+        self._directories.pop(name, None)
+        self._rejected.pop(name, None)
+        self._described[name] = description
+        return [ModelDescribed(description.to_wire())]
+
+    def _remove_files(self, name: str) -> None:
+        directory = self._overridden.pop(name, None)
+        if directory is not None:
+            shutil.rmtree(directory.parent, ignore_errors=True)
+
+    def _find(self) -> Models | None:
+        try:
+            found = list_models(self._config.model_repository, self._entries)
+        except ConfigError as error:
+            self._error = str(error)
+            return None
+        self._error = ""
+        return found
+
+    def _complain(self) -> list[Message]:
+        return [Log("E", self._error)]
+
+    def _list(self, found: Models) -> list[Message]:
+        names = tuple(sorted({*found.directories, *found.errors}))
+        if names == self._listed:
+            return []
+        self._listed = names
+        return [RepositoryListed(names)]
+
+    def _drop(self, name: str) -> list[Message]:
+        self._directories.pop(name, None)
+        self._described.pop(name, None)
+        self._rejected.pop(name, None)
+        return [ModelRemoved(name)]
+
     def look(self) -> list[Message]:
         """See whether server.pbtxt or a model's configuration has been edited, and has been still since."""
-        messages: list[Message] = []
+        found = self._find() if self._config.model_control_mode == "explicit" else None
+        messages = self._list(found) if found is not None else []
         path = self._config.config_path
         if path is not None and self._is_edited(path):
             messages += self._reload_entries()
@@ -112,7 +210,8 @@ class Watcher:
         self._entries = entries
         return messages + self.scan()
 
-    def _describe(self, name: str) -> list[Message]:
+    def _describe(self, name: str, is_requested: bool = False) -> list[Message]:
+        """Tell the broker what a model is, if that is news (or was asked for)."""
         directory = self._directories[name]
         for file in self._files(directory):
             self._acted_on[file] = self._seen[file] = stamp(file)
@@ -120,7 +219,8 @@ class Watcher:
             description = describe(directory, self._entries.get(name), self._config, self._gpus)
         except ConfigError as error:
             return self._reject(name, str(error))
-        if self._rejected.pop(name, None) is None and self._described.get(name) == description:
+        is_news = self._rejected.pop(name, None) is not None or self._described.get(name) != description
+        if not is_news and not is_requested:
             return []
         self._described[name] = description
         return [ModelDescribed(description.to_wire())]
@@ -147,10 +247,6 @@ class Watcher:
         self._acted_on[file] = now
         return True
 
-    def _say_once(self, error: str) -> bool:
-        was_said, self._server_error = self._server_error == error, error
-        return was_said
-
 
 def stamp(file: Path) -> Stamp | None:
     """What changes when a file is written or replaced; None when it is not there."""
@@ -171,18 +267,34 @@ def memory(pid: int) -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def watch(config: ServerConfig, out: "queue.SimpleQueue[Message]") -> None:
-    """Look for ever; what is found goes into `out`. Runs in a thread of its own."""
-    watcher = Watcher(config, visible_gpus())
+def watch(
+    config: ServerConfig, scratch: Path, wanted: "queue.SimpleQueue[Message]", out: "queue.SimpleQueue[Message]"
+) -> None:
+    """Look for ever, and when `wanted` asks; what is found goes into `out`. Runs in a thread of its own."""
+    watcher = Watcher(config, visible_gpus(), scratch)
     _put(out, watcher.scan(is_first=True))
     out.put(RepositoryScanned())
     next_poll = time.monotonic() + config.repository_poll_secs
     while True:
-        time.sleep(LOOK_SECONDS)
+        _attend(watcher, wanted, out)
         _put(out, watcher.look())
         if config.model_control_mode == "poll" and time.monotonic() >= next_poll:
             next_poll = time.monotonic() + config.repository_poll_secs
             _put(out, watcher.scan())
+
+
+def _attend(watcher: Watcher, wanted: "queue.SimpleQueue[Message]", out: "queue.SimpleQueue[Message]") -> None:
+    """See to what is asked for until it is time to look again."""
+    end = time.monotonic() + LOOK_SECONDS
+    while (remaining := end - time.monotonic()) > 0:
+        try:
+            message = wanted.get(timeout=remaining)
+        except queue.Empty:
+            return
+        if isinstance(message, DescribeModel):
+            _put(out, watcher.consider(message))
+        elif isinstance(message, ForgetModel):
+            _put(out, watcher.forget(message.model))
 
 
 def _put(out: "queue.SimpleQueue[Message]", messages: list[Message]) -> None:
@@ -190,7 +302,7 @@ def _put(out: "queue.SimpleQueue[Message]", messages: list[Message]) -> None:
         out.put(message)
 
 
-def serve(place: Place, broker: int, found: "queue.SimpleQueue[Message]") -> bool:
+def serve(place: Place, broker: int, wanted: "queue.SimpleQueue[Message]", found: "queue.SimpleQueue[Message]") -> bool:
     """Talk to the broker until it says stop (True) or is dead (False)."""
     dealer = Dealer(place.socket, place.token)
     outgoing: list[Message] = [Hello(PROTOCOL, "repository", os.getpid())]
@@ -210,6 +322,8 @@ def serve(place: Place, broker: int, found: "queue.SimpleQueue[Message]") -> boo
                 case Sample(pids):
                     sampled = {pid: memory(pid) for pid in pids}
                     outgoing.append(MemorySampled({pid: pss for pid, pss in sampled.items() if pss is not None}))
+                case DescribeModel() | ForgetModel():
+                    wanted.put(message)
                 case Stop():
                     dealer.close()
                     return True
@@ -223,9 +337,11 @@ def main(arguments: list[str]) -> None:
     place = take_place(arguments, dies_with_broker=False)
     broker = os.getppid()
     config = settings.load(arguments[5:])
+    wanted: queue.SimpleQueue[Message] = queue.SimpleQueue()
     found: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    threading.Thread(target=watch, args=(config, found), daemon=True).start()
-    if not serve(place, broker, found):
+    scratch = runtime.directory_of(place.server)
+    threading.Thread(target=watch, args=(config, scratch, wanted, found), daemon=True).start()
+    if not serve(place, broker, wanted, found):
         for delay in BURIAL_SECONDS:  # the others are dying: nobody else cleans up
             time.sleep(delay)
             runtime.clean(place.server)

@@ -39,7 +39,6 @@ _VERTEX = "The Vertex AI endpoint is not built yet."
 FOREIGN: tuple[Foreign, ...] = (
     _inert("log_format", str, "The log has one format.", "default"),
     _inert("log_file", str, "The log goes to the console; redirect it.", ""),
-    _refused("load_model", str, "Needs model_control_mode 'explicit', which is not built yet.", repeated=True),
     _inert("model_load_thread_count", int, "Every worker loads in its own process, all at once."),
     _inert("model_load_retry_count", int, "A worker that fails to load is restarted with growing pauses.", 0),
     _refused("model_namespacing", bool, "Model namespaces are not built yet.", False),

@@ -21,23 +21,25 @@ _GROUP = message("inference.ModelInstanceGroup")
 _FOR_THE_SCHEDULER = ("dynamic_batching", "instance_group", "version_policy")
 
 
-def describe(directory: Path, entry: Node | None, server: ServerConfig, gpus: Sequence[str]) -> ModelDescription:
+def describe(
+    directory: Path, entry: Node | None, server: ServerConfig, gpus: Sequence[str], override: Node | None = None
+) -> ModelDescription:
     """Everything the server needs to know about the model in `directory`; reads nothing outside it.
 
     `entry` is the model's entry in the server's model_config_list: its fields win over config.pbtxt, each as a whole
     (also repeated, map and message fields). `gpus` are the devices that the server may use, as entries of
-    CUDA_VISIBLE_DEVICES. Raises ConfigError.
+    CUDA_VISIBLE_DEVICES. `override` (from a load request) replaces config.pbtxt and entry. Raises ConfigError.
     """
     try:
-        return _describe(directory, entry, server, gpus)
+        config = _read(directory, entry, server) if override is None else _named(override, directory)
+        return _describe(directory, config, server, gpus)
     except OSError as error:
         raise ConfigError(f"{error.filename or directory}: cannot be read: {error.strerror or error}") from error
 
 
-def _describe(directory: Path, entry: Node | None, server: ServerConfig, gpus: Sequence[str]) -> ModelDescription:
+def _describe(directory: Path, config: Node, server: ServerConfig, gpus: Sequence[str]) -> ModelDescription:
     name = directory.name
     versions, warnings = layout.version_directories(directory)
-    config = _read(directory, entry, server)
     _raise_any(what.refusal(name) for what in unbuilt.refused(config))
     kind = _kind(config, name, versions)
     target = instances.Target(name, kind.platform, kind.backend, gpus, server.min_supported_compute_capability)
@@ -84,13 +86,19 @@ def _read(directory: Path, entry: Node | None, server: ServerConfig) -> Node:
         raise ConfigError(f"model configuration is not provided for model '{directory.name}'")
     else:
         config = Node(_SCHEMA, {}, Position(pbtxt.shown(own), 1, 1))
+    named = _named(config, directory)
+    return merge(named, entry) if entry is not None else named
+
+
+def _named(config: Node, directory: Path) -> Node:
+    """The configuration, if its name is the directory's; raises ConfigError."""
     stated = config.get("name")
     if stated not in ("", directory.name):
         raise ConfigError(
             f"{config.at('name')}: unexpected directory name '{directory.name}' for model '{stated}', directory name "
             "must equal model name"
         )
-    return merge(config, entry) if entry is not None else config
+    return config
 
 
 def _kind(config: Node, name: str, versions: dict[int, Path]) -> Kind:

@@ -81,12 +81,12 @@ def setting(group: str, default: Any, help: str, **more: Any) -> Any:
 
 
 def declared(settings: type) -> tuple[Option, ...]:
-    """The options that a dataclass declares with `setting`; a tuple of paths is a repeatable string."""
+    """The options that a dataclass declares with `setting`; a tuple is a repeatable string."""
     hints = get_type_hints(settings)
     options = []
     for one in fields(settings):
         if one.metadata:
-            repeated = hints[one.name] == tuple[Path, ...]
+            repeated = hints[one.name] in (tuple[Path, ...], tuple[str, ...])
             kind = str if repeated else hints[one.name]
             options.append(Option(name=one.name, kind=kind, default=one.default, repeated=repeated, **one.metadata))
     return tuple(options)

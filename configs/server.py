@@ -94,6 +94,7 @@ class _Load:
             values.setdefault("disable_auto_complete_config", strict)
         self._judge_foreign()
         values["model_repository"] = self._repositories()
+        values["load_model"] = self._load_models(values.get("model_control_mode", ServerConfig.model_control_mode))
         values["backend_config"] = self._backend_config()
         values["entries"] = _entries(self._file, self._errors)
         values["metrics_address"] = values.get("metrics_address") or values.get(
@@ -132,6 +133,17 @@ class _Load:
                 value = self._file.get(name)
                 for one in value if option.repeated else (value,):
                     yield f"{self._file.at(name)}: {name}", one
+
+    def _load_models(self, mode: str) -> tuple[str, ...]:
+        """What mode explicit loads at the start."""
+        names = tuple(name for _, name in self._read(next(o for o in SETTINGS if o.name == "load_model")))
+        if names and mode != "explicit":
+            self._errors.append(
+                "Error: Use of '--load-model' requires setting '--model-control-mode=explicit' as well."
+            )
+        if "*" in names and len(names) > 1:
+            self._errors.append("Wildcard model name '*' must be the ONLY startup model if specified at all.")
+        return names
 
     def _judge_foreign(self) -> None:
         for foreign in FOREIGN:

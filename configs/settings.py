@@ -43,9 +43,12 @@ class ServerConfig:
     )
     model_control_mode: str = _repository(
         "none",
-        "none: models load at the start. poll: the repository is also read again every repository_poll_secs.",
-        choices=("none", "poll"),
-        unbuilt=("explicit",),
+        "none: models load at the start. poll: the repository is also read again every repository_poll_secs. "
+        "explicit: only load_model loads at the start, clients load and unload.",
+        choices=("none", "poll", "explicit"),
+    )
+    load_model: tuple[str, ...] = _repository(
+        (), "Model to load at the start in mode explicit; '*' is all.", form="MODEL"
     )
     repository_poll_secs: int = _repository(15, "Seconds between two reads in mode poll.", low=1, high=_LARGE)
     model_config_name: str = _repository(

@@ -212,11 +212,12 @@ def test_a_repository_has_to_be_a_directory(repository: Path) -> None:
         (["--metrics-interval-ms=x"], "--metrics-interval-ms: 'x' is not a number"),
         (["--allow-http=maybe"], "--allow-http: invalid value for bool option: maybe (true, on, 1, false, off or 0"),
         (["--model-control-mode=pol"], "--model-control-mode: 'pol' is none of none, poll"),
+        (["--model-control-mode=some"], "--model-control-mode: 'some' is none of none, poll, explicit"),
+        (["--load-model=m"], "Error: Use of '--load-model' requires setting '--model-control-mode=explicit' as well."),
         (
-            ["--model-control-mode=explicit"],
-            "--model-control-mode: 'explicit' is not built yet, choose one of none, poll",
+            ["--model-control-mode=explicit", "--load-model=*", "--load-model=m"],
+            "Wildcard model name '*' must be the ONLY startup model if specified at all.",
         ),
-        (["--load-model=m"], "--load-model is refused: Needs model_control_mode 'explicit'"),
         (["--grpc-use-ssl=true"], "--grpc-use-ssl is refused: TLS is not built yet"),
         (["--backend-config=,a=b"], "No backend specified. --backend-config option format is "),
         (
