@@ -38,9 +38,10 @@ test-gpu: $(VENV)/.installed-serve $(VENV)/.installed-test ## what needs an NVID
 bench: $(VENV)/.installed-bench ## compare with the real Triton; ARGS="--quick" for a first look
 	@$(BIN)/python -m bench.serving $(ARGS)
 
-generate: $(VENV)/.installed-generate ## compile the .proto files anew
+generate: $(VENV)/.installed-generate ## compile the .proto files and write the options' tables anew
 	@$(BIN)/python -m configs.proto.generate
 	@$(BIN)/python -m frontends.grpc.generate
+	@$(BIN)/python scripts/document_options.py
 
 train: $(VENV)/.installed-serve $(VENV)/.installed-train ## train the demo models anew
 	@$(BIN)/python examples/train_digits.py

@@ -47,7 +47,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(clone: Path) -> Iterator[Server]:
     """`make run` with free ports, on the demonstration's models and those of the pages."""
     repositories = [f"--model-repository={clone / name}" for name in ("examples/model_repository", "models")]
-    found = Server(clone, "", *repositories)
+    found = Server(clone, "", *repositories, env={"PYTHONPATH": str(clone)})
     found.config = clone / "configs" / "server.pbtxt"
     with found:
         for script in (clone / "examples").glob("*.py"):

@@ -103,17 +103,17 @@ def test_there_are_answers_to_check() -> None:
 def test_http_answers(method: str, path: str, status: str, server: Server) -> None:
     connection = http.client.HTTPConnection(server.address("http"), timeout=10)
     connection.request(method, path, body=b"{}" if method == "POST" else None)
-    assert connection.getresponse().status == int(status)
+    assert connection.getresponse().status == int(status), "docs/compatibility.md is out of date"
     connection.close()
 
 
 @pytest.mark.parametrize(("name", "status"), GRPC_ANSWERS)
 def test_grpc_answers(name: str, status: str, server: Server) -> None:
     with grpc.insecure_channel(server.address("grpc")) as channel:
-        call = channel.stream_stream(f"/inference.GRPCInferenceService/{name}")
+        call = channel.stream_stream(f"/inference.GRPCInferenceService/{name}", None, None)
         with pytest.raises(grpc.RpcError) as raised:
             list(call(iter([b""]), timeout=10))
-    assert raised.value.code().name == status
+    assert raised.value.code().name == status, "docs/compatibility.md is out of date"
 
 
 # ----------------------------------------------------------------------------------------------- helpers
