@@ -1,5 +1,6 @@
 """Every example of the documentation runs and prints what its page says."""
 
+import json
 import os
 import shlex
 import shutil
@@ -7,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from configs import server as settings
 from tests.docs.blocks import ROOT, Block, Command, blocks, commands, matches
@@ -75,6 +78,13 @@ def test_the_server_prints_the_tables_that_the_readme_shows(server: Server) -> N
     until(lambda: "| Instance " in server.log(), SETTLE_SECONDS, "the tables are printed")
     printed = [line.split("|")[1].strip() for line in server.log().splitlines() if line.startswith("| ")]
     assert set(names) <= set(printed)
+
+
+def test_the_request_that_the_readme_sends_is_the_scan_that_it_names() -> None:
+    with Image.open(ROOT / "examples" / "data" / "scan_3.png") as image:
+        ink = np.asarray(image.convert("L"), dtype=np.float32) / 255
+    (tensor,) = json.loads((ROOT / "examples" / "data" / "scan_3.json").read_text())["inputs"]
+    assert np.array(tensor["data"]).reshape(ink.shape) == pytest.approx(ink, abs=0.001)
 
 
 def test_every_exempt_kind_of_command_is_there() -> None:
