@@ -70,6 +70,10 @@ class Regions:
         del self._awaited[name]
         return [Unlink(name)]
 
+    def is_awaited(self, name: str) -> bool:
+        """Whether the region of a dead worker may still be opened by a frontend."""
+        return name in self._awaited
+
     def _drop(self, peer: str) -> list[str]:
         names = [name for name, owner in self._owners.items() if owner == peer]
         for name in names:

@@ -125,6 +125,9 @@ class Server:
         for line in lines:
             self._log.write(f"[{child.name}] {line}\n")
         self._apply(self._core.lost(token, death, time.monotonic()))
+        for name in region.names_of(self._id, token):
+            if not self._core.is_awaiting(name):
+                region.unlink(name)  # it died before the region was announced
 
     def _take_signals(self, descriptor: int) -> None:
         for number in os.read(descriptor, 64):

@@ -111,10 +111,15 @@ def unlink(name: str) -> None:
 
 def sweep(server: str) -> list[str]:
     """Remove every region of the server with this id (which has to be dead). Returns their names."""
-    names = [path.name for path in DIRECTORY.glob(f"{PREFIX}{server}-*")]
+    names = names_of(server, "*")
     for name in names:
         unlink(name)
     return names
+
+
+def names_of(server: str, owner: str) -> list[str]:
+    """The regions that a process has made, announced or not; owner `*` is all of the server's."""
+    return [path.name for path in DIRECTORY.glob(f"{PREFIX}{server}-{owner}-*")]
 
 
 def free_bytes() -> tuple[int, int]:
