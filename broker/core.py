@@ -191,6 +191,10 @@ class Core:
                 self._restart(peer, death, now)
         return self._take(now)
 
+    def is_awaiting(self, region: str) -> bool:
+        """Whether a frontend may still open this region of a dead worker."""
+        return self._regions.is_awaited(region)
+
     def unreachable(self, token: str, now: float) -> list[Effect]:
         """A message to a living process could not be sent: its connection is gone."""
         peer = self.peers.get(token)
