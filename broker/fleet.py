@@ -351,13 +351,13 @@ class Fleet:
             version.state = VersionState.READY
             self._emit("I", f"model '{version.model}' version {version.number} is ready: {len(alive)} instance(s)")
             self._promote(self.models[version.model], now)
-        if version.state is VersionState.READY:
+        if version.state in {VersionState.READY, VersionState.UNLOADING}:
             version.down_since = None if alive else (now if version.down_since is None else version.down_since)
 
     # ------------------------------------------------------------------------------------------- time
 
     def tick(self, now: float) -> None:
-        """Restart what is due; kill workers that do not stop."""
+        """Restart what is due; kill workers that do not stop; let versions go whose queue has run empty."""
         for instance in [i for i, due in self._restarts.items() if due <= now]:
             del self._restarts[instance]
             self._start(instance)
@@ -365,6 +365,8 @@ class Fleet:
             if deadline <= now:
                 self._stopping[peer] = now + UNLOAD_SECONDS
                 self._out += [Emit("W", f"{peer} does not stop, killing it"), Kill(peer)]
+        for model in [model for model in self.models.values() if model.retiring]:
+            self._finish_retiring(model, now)
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""

@@ -1,0 +1,56 @@
+"""Models that come, change, fail and go."""
+
+from broker.messages import ErrorCode
+from tests.unit.broker.describe import batching, description, infer
+from tests.unit.broker.world import World
+
+
+def test_a_model_that_never_loaded_is_forgotten_when_it_is_removed() -> None:
+    world = World()
+    world.start(description("a"))
+    world.reject("b", "there is no directory 'b'")
+    assert not world.core.is_ready
+    world.remove("b")
+    assert list(world.core.models) == ["a"]
+    assert world.core.is_ready
+
+
+def test_a_rejected_edit_does_not_keep_a_model_that_is_removed() -> None:
+    world = World()
+    world.start(description("a"))
+    world.reject("a", "config.pbtxt:1:1: nonsense")
+    assert world.core.is_ready
+    world.remove("a")
+    world.settle()
+    assert not world.core.models
+
+
+def test_a_version_goes_when_the_last_request_in_its_queue_is_cancelled() -> None:
+    world = World()
+    world.start(description("a", batching=batching(delay=100.0)))
+    record = world.ask(world.frontends[0], infer(0, "a", (1, 4)))
+    world.describe(description("a", batching=batching(delay=100.0), fingerprint="b"))
+    world.boot(world.workers[-1])
+    assert world.core.models["a"].retiring, "it has a request that waits for company"
+    world.cancel(record)
+    world.settle()
+    world.check_settled()
+    assert len(world.workers) == 1
+
+
+def test_a_version_that_is_unloaded_and_cannot_start_again_refuses_what_waits_for_it() -> None:
+    world = World()
+    world.start(description("a", config={"broken": False}))
+    worker = world.workers[0]
+    record = world.ask(world.frontends[0], infer(0, "a"))
+    world.begin(worker)
+    world.remove("a")
+    world.bury(worker)  # the request is to be retried
+    (again,) = world.workers
+    world.greet(again)
+    world.hear(again)
+    world.load(again, error="out of memory")
+    world.settle()
+    assert record.responses[-1].code == ErrorCode.UNAVAILABLE
+    world.check_settled()
+    assert not world.workers
