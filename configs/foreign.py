@@ -28,37 +28,21 @@ def _refused(name: str, kind: type[Scalar], why: str, *harmless: Scalar, repeate
 
 _THREADS = "Workers and frontends are processes, there is no such thread pool."
 _GPU_MEMORY = "Frameworks allocate GPU and pinned memory themselves, in each worker."
-_TRACING = "Tracing is not built yet, no trace is written."
-_TLS = "TLS is not built yet; put a proxy that terminates TLS in front."
-_HEADERS = "Forwarding headers to models is not built yet."
-_RESTRICTED = "Restricted endpoints are not built yet."
+_TRACING = "Use --trace-config."
 _CACHE = "The response cache is not built yet; a model that enables it is refused."
 _SAGEMAKER = "The SageMaker endpoint is not built yet."
 _VERTEX = "The Vertex AI endpoint is not built yet."
 
 FOREIGN: tuple[Foreign, ...] = (
-    _inert("log_format", str, "The log has one format.", "default"),
-    _inert("log_file", str, "The log goes to the console; redirect it.", ""),
     _inert("model_load_thread_count", int, "Every worker loads in its own process, all at once."),
     _inert("model_load_retry_count", int, "A worker that fails to load is restarted with growing pauses.", 0),
     _refused("model_namespacing", bool, "Model namespaces are not built yet.", False),
     _inert("enable_peer_access", bool, "GPU workers do not exchange tensors directly.", True),
-    _refused("http_header_forward_pattern", str, _HEADERS, ""),
     _inert("http_thread_count", int, _THREADS + " See --http-frontends."),
-    _refused("http_restricted_api", str, _RESTRICTED, repeated=True),
-    _refused("grpc_header_forward_pattern", str, _HEADERS, ""),
     _inert("grpc_infer_thread_count", int, _THREADS + " See --grpc-frontends."),
     _inert("grpc_infer_allocation_pool_size", int, "Request objects are not pooled."),
     _inert("grpc_max_response_pool_size", int, "Response objects are not pooled."),
-    _refused("grpc_use_ssl", bool, _TLS, False),
-    _refused("grpc_use_ssl_mutual", bool, _TLS, False),
-    _refused("grpc_server_cert", str, _TLS, ""),
-    _refused("grpc_server_key", str, _TLS, ""),
-    _refused("grpc_root_cert", str, _TLS, ""),
-    _refused("grpc_restricted_protocol", str, _RESTRICTED, repeated=True),
-    _refused("allow_client_shm", bool, "Shared memory registered by clients is not built yet.", False),
     _inert("metrics_config", str, "The kinds of metrics cannot be chosen yet.", repeated=True),
-    _inert("trace_config", str, _TRACING, repeated=True),
     _inert("trace_file", str, _TRACING, ""),
     _inert("trace_level", str, _TRACING, "OFF", repeated=True),
     _inert("trace_rate", int, _TRACING),

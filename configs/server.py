@@ -1,13 +1,14 @@
 """Read the server's settings, once, from the command line and server.pbtxt; read the models' entries again later."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from configs import backend_settings, pbtxt, settings
+from configs import backend_settings, pbtxt, restricted, settings, trace
 from configs.backend_settings import BackendSettings
 from configs.errors import ConfigError
 from configs.foreign import FOREIGN
@@ -17,6 +18,15 @@ from configs.settings import SETTINGS, ServerConfig
 from configs.tree import Node, Position, as_json
 
 __all__ = ["ServerConfig", "load", "reload_entries"]
+
+TLS_FILES = (
+    "http_server_cert",
+    "http_server_key",
+    "http_client_ca",
+    "grpc_server_cert",
+    "grpc_server_key",
+    "grpc_root_cert",
+)
 
 _SCHEMA = message("tidepool.ServerConfig")
 
@@ -95,6 +105,9 @@ class _Load:
         self._judge_foreign()
         values["model_repository"] = self._repositories()
         values["load_model"] = self._load_models(values.get("model_control_mode", ServerConfig.model_control_mode))
+        for name in ("http_restricted_api", "grpc_restricted_protocol", "trace_config"):
+            values[name] = self._all(name)
+        self._errors += self._problems_of(values)
         values["backend_config"] = self._backend_config()
         values["entries"] = _entries(self._file, self._errors)
         values["metrics_address"] = values.get("metrics_address") or values.get(
@@ -134,9 +147,36 @@ class _Load:
                 for one in value if option.repeated else (value,):
                     yield f"{self._file.at(name)}: {name}", one
 
+    def _all(self, name: str) -> tuple[str, ...]:
+        """Every value of a repeatable setting."""
+        return tuple(value for _, value in self._read(next(o for o in SETTINGS if o.name == name)))
+
+    def _problems_of(self, values: Mapping[str, Any]) -> Iterator[str]:
+        """What is wrong within settings that have a syntax of their own, or need each other."""
+        try:
+            trace.parse(values["trace_config"])
+        except ValueError as error:
+            yield f"trace_config: {error}"
+        for name, word in (("http_restricted_api", "api"), ("grpc_restricted_protocol", "protocol")):
+            yield from (f"{name}: {problem}" for problem in restricted.problems(values[name], word))
+        for name in ("http_header_forward_pattern", "grpc_header_forward_pattern"):
+            try:
+                re.compile(values.get(name, ""))
+            except re.error as error:
+                yield f"{name}: '{values[name]}' is no regular expression: {error}"
+        for protocol in ("http", "grpc"):
+            uses_ssl = values.get(f"{protocol}_use_ssl") or values.get(f"{protocol}_use_ssl_mutual")
+            for name in (f"{protocol}_server_cert", f"{protocol}_server_key"):
+                if uses_ssl and not values.get(name):
+                    yield f"{protocol}_use_ssl needs {name}"
+        for name in TLS_FILES:
+            path = values.get(name, "")
+            if path and not os.access(path, os.R_OK):
+                yield f"{name}: '{path}' cannot be read"
+
     def _load_models(self, mode: str) -> tuple[str, ...]:
         """What mode explicit loads at the start."""
-        names = tuple(name for _, name in self._read(next(o for o in SETTINGS if o.name == "load_model")))
+        names = self._all("load_model")
         if names and mode != "explicit":
             self._errors.append(
                 "Error: Use of '--load-model' requires setting '--model-control-mode=explicit' as well."

@@ -66,12 +66,30 @@ class ServerConfig:
     log_warning: bool = _logging(True, "Write log lines of level warning.")
     log_error: bool = _logging(True, "Write log lines of level error.")
 
+    log_format: str = _logging(
+        "default", "Form of a log line: default (glog's), ISO8601, or json.", choices=("default", "ISO8601", "json")
+    )
+    log_file: str = _logging("", "File that the log is appended to, instead of the console.", form="PATH")
+    log_access: bool = _logging(False, "Write a log line for every inference request.")
+
     allow_http: bool = _http(True, "Serve HTTP.")
     http_address: str = _http("0.0.0.0", "Address to serve HTTP on.", form="ADDRESS")
     http_port: int = _port(_http)(8000, "Port to serve HTTP on; 0 takes a free one.")
     reuse_http_port: bool = _http(False, "Share the HTTP port with other servers (SO_REUSEPORT).")
     http_max_input_size: int = _http(
         67108864, "Largest body of an HTTP request, in bytes, once it is decompressed.", low=1, high=2**63 - 1
+    )
+    http_header_forward_pattern: str = _http(
+        "", "Headers whose name matches this regular expression become request parameters.", form="REGEX"
+    )
+    http_restricted_api: tuple[str, ...] = _http(
+        (), "APIs that only requests with this header may use.", form="API[,API...]:HEADER=VALUE"
+    )
+    http_use_ssl: bool = _http(False, "Serve HTTPS.")
+    http_server_cert: str = _http("", "Certificate of the server (PEM).", form="PATH")
+    http_server_key: str = _http("", "Private key of the server (PEM).", form="PATH")
+    http_client_ca: str = _http(
+        "", "Certificates that sign clients' certificates, which are demanded then (PEM).", form="PATH"
     )
     http_frontends: int = _http(0, "Number of HTTP frontend processes; 0 chooses.", low=0, high=256)
 
@@ -100,7 +118,30 @@ class ServerConfig:
     grpc_max_connection_age_grace: int = _grpc(
         0, "Milliseconds that calls on an expired connection may still take; 0: no limit.", low=0, high=_LARGE
     )
+    grpc_header_forward_pattern: str = _grpc(
+        "", "Metadata whose name matches this regular expression become request parameters.", form="REGEX"
+    )
+    grpc_restricted_protocol: tuple[str, ...] = _grpc(
+        (), "APIs that only calls with this metadata may use.", form="API[,API...]:KEY=VALUE"
+    )
+    grpc_use_ssl: bool = _grpc(False, "Serve gRPC over TLS.")
+    grpc_use_ssl_mutual: bool = _grpc(False, "Demand clients' certificates too; implies grpc_use_ssl.")
+    grpc_server_cert: str = _grpc("", "Certificate of the server (PEM).", form="PATH")
+    grpc_server_key: str = _grpc("", "Private key of the server (PEM).", form="PATH")
+    grpc_root_cert: str = _grpc("", "Certificates that sign clients' certificates (PEM).", form="PATH")
     grpc_frontends: int = _grpc(0, "Number of gRPC frontend processes; 0 chooses.", low=0, high=256)
+
+    allow_client_shm: bool = setting(
+        "Shared memory", True, "Clients may register their shared memory for inputs and outputs."
+    )
+
+    trace_config: tuple[str, ...] = setting(
+        "Trace",
+        (),
+        "level=OFF|TIMESTAMPS, rate=N, count=N, mode=triton|opentelemetry, triton,file=PATH, triton,log-frequency=N, "
+        "opentelemetry,url=URL, opentelemetry,resource=KEY=VALUE.",
+        form="[MODE,]SETTING=VALUE",
+    )
 
     allow_metrics: bool = _metrics(True, "Serve metrics for Prometheus.")
     allow_gpu_metrics: bool = _metrics(True, "Include metrics of the GPUs.")

@@ -218,7 +218,14 @@ def test_a_repository_has_to_be_a_directory(repository: Path) -> None:
             ["--model-control-mode=explicit", "--load-model=*", "--load-model=m"],
             "Wildcard model name '*' must be the ONLY startup model if specified at all.",
         ),
-        (["--grpc-use-ssl=true"], "--grpc-use-ssl is refused: TLS is not built yet"),
+        (["--model-namespacing=true"], "--model-namespacing is refused: Model namespaces are not built yet."),
+        (["--grpc-server-cert=/nowhere"], "grpc_server_cert: '/nowhere' cannot be read"),
+        (["--http-restricted-api=health,nope:k=v"], "http_restricted_api: unknown restricted api 'nope'"),
+        (["--grpc-restricted-protocol=health"], "grpc_restricted_protocol: 'health': write <protocol>"),
+        (["--http-header-forward-pattern=("], "http_header_forward_pattern: '(' is no regular expression"),
+        (["--trace-config=level=TIMESTAMPS"], "trace_config: tracing in mode triton needs a file"),
+        (["--trace-config=rate=0"], "trace_config: invalid value for trace rate option: 0"),
+        (["--trace-config=triton,depth=1"], "trace_config: 'triton,depth=1': unknown trace setting"),
         (["--backend-config=,a=b"], "No backend specified. --backend-config option format is "),
         (
             ["--backend-config=python,a"],
@@ -236,7 +243,7 @@ def test_wrong_flags(repository: Path, flags: list[str], expected: str) -> None:
 
 
 def test_all_problems_are_said_at_once(load_text: Callable[..., ServerConfig]) -> None:
-    lines = lines_of(lambda: load_text("http_port: 70000 grpc_use_ssl: true", "--nope", "--grpc-port=x"))
+    lines = lines_of(lambda: load_text("http_port: 70000 model_namespacing: true", "--nope", "--grpc-port=x"))
     assert len(lines) == 4
     assert any(re.search(r"server\.pbtxt:1:1: http_port: 70000 is not allowed", line) for line in lines)
 
