@@ -186,8 +186,10 @@ class Requests:
 
     def frontend_lost(self, peer: str) -> None:
         """A frontend is dead: nobody waits for its requests."""
-        for request in [r for (owner, _), r in self._in_flight.items() if owner == peer]:
-            request.is_orphan = True
+        orphans = [r for (owner, _), r in self._in_flight.items() if owner == peer]
+        for request in orphans:
+            request.is_orphan = True  # all of them before one is answered: that may let others in order go
+        for request in orphans:
             if request.worker:
                 self._out.append(Send(request.worker, Abandon(request.attempt, request.item)))
             elif request.version.scheduler.remove(request):

@@ -419,9 +419,9 @@ class World:
                 if record.peer == process.token and not record.is_answered:
                     record.is_orphan = True
             self.apply(self.core.lost(process.token, death, self.now))
-            if process.role in READERS:
-                for name in [name for name, owner in self.regions.items() if owner == process.token]:
-                    raise AssertionError(f"{name} stays")
+        for name in [name for name, owner in self.regions.items() if owner == process.token]:
+            if not self.core.is_awaiting(name):
+                self.apply([Unlink(name)])  # the server finds what was never announced
 
     def _bury_worker(self, process: Process, death: Death) -> None:
         verdicts: dict[str, ErrorCode] = {}
@@ -614,9 +614,11 @@ class World:
         """Let everything that is under way come to its end, without further trouble."""
         end = self.now + seconds
         while self.now < end and self.exit_status is None:
-            while any([self.turn(process) for process in list(self.processes.values())]):
-                if self.exit_status is not None:
-                    return
+            has_moved = True
+            while has_moved and self.exit_status is None:
+                has_moved = False
+                for process in list(self.processes.values()):
+                    has_moved |= self.turn(process)
             self.advance(0.5)
 
     def check_settled(self) -> None:

@@ -1,0 +1,18 @@
+"""Requests whose frontends and workers die, whose clients go away, whose models change under them."""
+
+from tests.unit.broker.describe import batching, description, infer
+from tests.unit.broker.world import World
+
+
+def test_nothing_is_sent_to_a_dead_frontend_when_its_requests_are_in_order() -> None:
+    world = World()
+    world.start(description("a", batching=batching(ordered=True)))
+    frontend = world.frontends[0]
+    world.ask(frontend, infer(0, "a", (8, 4)))  # at the worker, which does not begin
+    world.ask(frontend, infer(0, "a", (8, 4)))  # in the queue
+    last = world.ask(frontend, infer(0, "a", (8, 4)))
+    world.cancel(last)  # its response waits for those before it
+    world.bury(world.workers[0])
+    world.bury(frontend)
+    world.settle()
+    world.check_settled()
