@@ -437,8 +437,10 @@ class Core:
 
     def _publish_directory(self) -> None:
         self.fleet.is_changed = False
-        backends = {m.name: m.description.backend for m in self.models.values() if m.description is not None}
-        self._directory = Directory(backends, {b: self.config.shm(b) for b in {"", *backends.values()}})
+        described = [m.description for m in self.models.values() if m.description is not None]
+        backends = {d.name: d.backend for d in described}
+        arenas = {b: self.config.shm(b) for b in {"", *backends.values()}}
+        self._directory = Directory(backends, arenas, tuple([d.name for d in described if d.decoupled]))
         self._out += [Send(token, self._directory) for token in self._tokens_of(*READERS)]
 
     def _check_started(self, now: float) -> None:

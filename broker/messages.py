@@ -143,6 +143,8 @@ class Infer(NamedTuple):
     received: float
     endpoint: str = ""
     targets: tuple[Target, ...] = ()
+    traceparent: str = ""  # W3C trace context of the client
+    tracestate: str = ""
 
 
 class Cancel(NamedTuple):
@@ -297,17 +299,20 @@ class Welcome(NamedTuple):
 class Directory(NamedTuple):
     """Which backend serves each model, and each backend's shm settings `(default, growth, max)` in bytes.
 
-    Sent whole whenever it changes. A stale copy costs a frontend only its choice of arena.
+    `decoupled` are the models that send any number of responses to a request. Sent whole whenever it changes. A stale
+    copy costs a frontend only its choice of arena, and the order of responses within a stream.
     """
 
     backends: dict[str, str]
     arenas: dict[str, tuple[int, int, int]]
+    decoupled: tuple[str, ...] = ()
 
 
 class Response(NamedTuple):
     """A response to Infer; `part` says whether it has content for the client and whether it is the last.
 
-    `code` is OK or the error's; `model` and `version` are those that executed. Errors are always final.
+    `code` is OK or the error's; `model` and `version` are those that executed. Errors are always final; one that is
+    not Part.CONTENT says that the request was refused at once.
     """
 
     request: int
@@ -365,6 +370,7 @@ class Item(NamedTuple):
     timeout_us: int
     reader: str
     targets: tuple[Target, ...] = ()
+    trace: str = ""  # W3C trace context of the execution, as JSON; "" when it is not traced
 
 
 class Execute(NamedTuple):
@@ -507,6 +513,12 @@ class ForgetModel(NamedTuple):
     model: str
 
 
+class Traced(NamedTuple):
+    """A trace to be written or sent (`broker.tracing.finish`)."""
+
+    record: dict[str, Any]
+
+
 class MemorySampled(NamedTuple):
     """Proportional set size by process id, in bytes."""
 
@@ -565,6 +577,7 @@ Message: TypeAlias = (
     | ModelRemoved
     | RepositoryScanned
     | RepositoryListed
+    | Traced
     | DescribeModel
     | ModelConsidered
     | ForgetModel

@@ -55,6 +55,7 @@ class Requests:
         self._client_regions = client_regions
         self._out = out
         self._epoch_offset = epoch_offset
+        self._tracing = tracing
         self._in_flight: dict[tuple[str, int], Request] = {}
         self._attempts = 0
         self._waiting: set[Version] = set()  # their queue waits for company
@@ -91,7 +92,8 @@ class Requests:
                 self._release(used)
                 raise
         except Rejected as error:
-            self._out.append(Send(peer, _refusal(infer, error.code, str(error))))
+            refusal = _refusal(infer, error.code, str(error))
+            self._out.append(Send(peer, refusal._replace(part=Part.FINAL)))
             return
         request = Request(peer, infer, version, accepted.inputs, accepted.batch, now, used)
         if version.description.dynamic_batching is not None:
@@ -99,6 +101,7 @@ class Requests:
         if version.preserves_order:
             request.is_ordered = True
             version.order.append(request)
+        request.trace = self._tracing.begin(version.model, infer.traceparent)
         self._in_flight[peer, infer.request] = request
         version.scheduler.enqueue(request)
         self.dispatch(version, now)
@@ -257,8 +260,24 @@ class Requests:
             self._timed.add(instance.version)
         for index, request in enumerate(batch):
             request.worker, request.attempt, request.item = instance.peer, self._attempts, index
-        items = tuple([_item(request) for request in batch])
+        items = tuple([self._item(request) for request in batch])
         self._out.append(Send(instance.peer, Execute(self._attempts, items)))
+
+    def _item(self, request: Request) -> Item:
+        m = request.message
+        return Item(
+            m.request_id,
+            request.inputs,
+            m.outputs,
+            m.parameters,
+            m.correlation_id,
+            m.flags,
+            m.priority,
+            m.timeout_us,
+            request.peer,
+            m.targets,
+            "" if request.trace is None else json.dumps(self._tracing.context(request.trace, m.tracestate)),
+        )
 
     # ------------------------------------------------------------------------------------------- responses
 
@@ -339,22 +358,6 @@ class Requests:
             return request.kills <= MAX_KILLS
         request.crashes += 1
         return request.crashes == 1
-
-
-def _item(request: Request) -> Item:
-    m = request.message
-    return Item(
-        m.request_id,
-        request.inputs,
-        m.outputs,
-        m.parameters,
-        m.correlation_id,
-        m.flags,
-        m.priority,
-        m.timeout_us,
-        request.peer,
-        m.targets,
-    )
 
 
 def _refusal(infer: Infer, code: ErrorCode, error: str) -> Response:
