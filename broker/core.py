@@ -13,8 +13,9 @@ from typing import Any, cast
 from broker import answers, metrics
 from broker.client_regions import ClientRegions
 from broker.control import Control
-from broker.effects import Effect, Emit, Exit, Kill, Send, Start
+from broker.effects import ConfigureLog, Effect, Emit, Exit, Kill, Send, Start
 from broker.fleet import Fleet
+from broker.log_settings import LogSettings
 from broker.messages import (
     PROTOCOL,
     Answer,
@@ -58,12 +59,17 @@ from broker.messages import (
     Stop,
     UnloadModel,
     UnregisterRegion,
+    UpdateLogSettings,
+    UpdateTraceSettings,
     Welcome,
 )
 from broker.models import Instance, Model, VersionState, back_off
+from broker.observer import RequestObserver
 from broker.regions import Regions
 from broker.requests import Death, Requests
+from broker.tracing import Tracing
 from broker.validation import Rejected
+from configs import trace
 from configs.description import ModelDescription
 from configs.server import ServerConfig
 
@@ -117,7 +123,10 @@ class Core:
         self._out: list[Effect] = []
         self._tokens = itertools.count(1)
         self._client_regions = ClientRegions()
-        self.requests = Requests(self.models, self._client_regions, self._out, epoch_offset)
+        self._tracing = Tracing(trace.parse(config.trace_config), seed=int(epoch_offset * 1e6))
+        self._log_settings = LogSettings(config)
+        self._observer = RequestObserver(self._tracing, config.log_access, epoch_offset, self._out)
+        self.requests = Requests(self.models, self._client_regions, self._out, self._observer)
         self.fleet = Fleet(self.models, self.requests, config, self._out, self._launch)
         self.control = Control(self.fleet, config.model_control_mode == "explicit", self._out)
         self._regions = Regions()
@@ -186,6 +195,7 @@ class Core:
                 self._out += self._regions.frontend_lost(token, self._tokens_of("worker"))
                 self.requests.frontend_lost(token)
             if peer.role == "repository":
+                self._observer.repository = None
                 self.control.repository_lost()
             if self._exit_deadline is None:
                 self._restart(peer, death, now)
@@ -295,6 +305,8 @@ class Core:
             GetLabels: lambda q: answers.labels(models, q.model, q.version),
             GetStatistics: lambda q: answers.statistics(models, q.model, q.version),
             GetRepositoryIndex: self.control.index,
+            UpdateTraceSettings: lambda q: self._tracing.update(q, models),
+            UpdateLogSettings: self._update_log,
             GetMetrics: lambda _: metrics.families(models, self._memory),
             RegisterRegion: lambda q: self._do(self._client_regions.register(q, self._tokens_of("worker"))),
             UnregisterRegion: lambda q: self._do(self._client_regions.unregister(q, self._tokens_of("worker"))),
@@ -329,6 +341,11 @@ class Core:
     def _scanned(self, _peer: Peer, _message: RepositoryScanned, _now: float) -> None:
         self._is_scanned = True
 
+    def _update_log(self, question: UpdateLogSettings) -> dict[str, Any]:
+        if self._log_settings.update(question.settings):
+            self._out.append(ConfigureLog(self._log_settings.levels, self._log_settings.values["log_format"]))
+        return self._log_settings.values
+
     def _listed(self, _peer: Peer, message: RepositoryListed, _now: float) -> None:
         self.control.listed = message.models
 
@@ -351,6 +368,8 @@ class Core:
         if hello.protocol != PROTOCOL or hello.role != peer.role:
             raise ProtocolError(f"a hello of protocol {hello.protocol} as {hello.role}")
         peer.last_seen = now
+        if peer.role == "repository":
+            self._observer.repository = peer.token
         if peer.role == "worker":
             self.fleet.hello(peer.token, hello.pid)
             self._out += self._regions.joined(peer.token, self._tokens_of(*READERS))

@@ -40,10 +40,17 @@ class Emit(NamedTuple):
     text: str
 
 
+class ConfigureLog(NamedTuple):
+    """Write the levels of `IWEV` that are named, in this form, from now on."""
+
+    levels: frozenset[str]
+    form: str
+
+
 class Exit(NamedTuple):
     """End the server with this exit status."""
 
     status: int
 
 
-Effect: TypeAlias = Send | Start | Kill | Unlink | Emit | Exit
+Effect: TypeAlias = Send | Start | Kill | Unlink | Emit | ConfigureLog | Exit

@@ -1,11 +1,12 @@
 """The server's log: lines in glog's form, written without ever waiting for whoever reads them."""
 
 import contextlib
+import json
 import os
 import stat
-import sys
 import time
 
+_WORDS = {"I": "info", "W": "warning", "E": "error", "V": "verbose"}
 _LIMIT = 1 << 20
 """Bytes kept for a reader that is slow; what comes on top is dropped and counted."""
 
@@ -13,19 +14,25 @@ _LIMIT = 1 << 20
 class Log:
     """Writes lines to a descriptor that may be a pipe nobody reads."""
 
-    def __init__(self, descriptor: int, levels: frozenset[str]) -> None:
-        """`levels`: those of `IWEV` that are written."""
+    def __init__(self, descriptor: int) -> None:
+        """Writes nothing but raw text before `configure`."""
         self._descriptor = _nonblocking(descriptor)
-        self._levels = levels
+        self._levels: frozenset[str] = frozenset()
+        self._form = "default"
         self._pending = b""
         self._dropped = 0
 
+    def configure(self, levels: frozenset[str], form: str) -> None:
+        """Write these levels of `IWEV`, as `default` (glog's form), `ISO8601` or `json` lines."""
+        self._levels = levels
+        self._form = form
+
     def line(self, level: str, text: str) -> None:
-        """One log line: level, date, time, process id, text."""
+        """One log line: level, date, time (UTC), process id, text."""
         if level in self._levels:
             now = time.time()
-            stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1e6):06d}"
-            self.write("".join(f"{level}{stamp} {os.getpid()} {part}\n" for part in text.splitlines() or [""]))
+            parts = [text] if self._form == "json" else text.splitlines() or [""]
+            self.write("".join(_formatted(self._form, level, now, part) for part in parts))
 
     def write(self, text: str) -> None:
         """Text as it stands (tables, what a model printed)."""
@@ -61,6 +68,11 @@ def _nonblocking(descriptor: int) -> int:
     return descriptor
 
 
-def is_terminal() -> bool:
-    """Whether the log goes to a terminal."""
-    return sys.stdout.isatty()
+def _formatted(form: str, level: str, now: float, text: str) -> str:
+    utc = time.gmtime(now)
+    if form == "json":
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", utc) + f".{int(now % 1 * 1e6):06d}Z"
+        return json.dumps({"time": stamp, "level": _WORDS[level], "pid": os.getpid(), "message": text}) + "\n"
+    if form == "ISO8601":
+        return f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', utc)} {level} {os.getpid()} {text}\n"
+    return f"{level}{time.strftime('%m%d %H:%M:%S', utc)}.{int(now % 1 * 1e6):06d} {os.getpid()} {text}\n"

@@ -37,9 +37,11 @@ from broker.messages import (
     RepositoryScanned,
     Sample,
     Stop,
+    Traced,
 )
+from broker.trace_export import Exporter
 from broker.transport import Dealer
-from configs import override
+from configs import override, trace
 from configs import server as settings
 from configs.description import ModelDescription
 from configs.errors import ConfigError
@@ -57,6 +59,7 @@ BURIAL_SECONDS = (0.2, 1.0)
 """Pauses before we clean up after a killed broker, whose other children die with it."""
 
 Stamp: TypeAlias = tuple[int, int, int]
+Inbox: TypeAlias = "queue.SimpleQueue[Message]"
 
 
 class Watcher:
@@ -267,9 +270,7 @@ def memory(pid: int) -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def watch(
-    config: ServerConfig, scratch: Path, wanted: "queue.SimpleQueue[Message]", out: "queue.SimpleQueue[Message]"
-) -> None:
+def watch(config: ServerConfig, scratch: Path, wanted: Inbox, out: Inbox) -> None:
     """Look for ever, and when `wanted` asks; what is found goes into `out`. Runs in a thread of its own."""
     watcher = Watcher(config, visible_gpus(), scratch)
     _put(out, watcher.scan(is_first=True))
@@ -283,7 +284,7 @@ def watch(
             _put(out, watcher.scan())
 
 
-def _attend(watcher: Watcher, wanted: "queue.SimpleQueue[Message]", out: "queue.SimpleQueue[Message]") -> None:
+def _attend(watcher: Watcher, wanted: Inbox, out: Inbox) -> None:
     """See to what is asked for until it is time to look again."""
     end = time.monotonic() + LOOK_SECONDS
     while (remaining := end - time.monotonic()) > 0:
@@ -297,16 +298,17 @@ def _attend(watcher: Watcher, wanted: "queue.SimpleQueue[Message]", out: "queue.
             _put(out, watcher.forget(message.model))
 
 
-def _put(out: "queue.SimpleQueue[Message]", messages: list[Message]) -> None:
+def _put(out: Inbox, messages: list[Message]) -> None:
     for message in messages:
         out.put(message)
 
 
-def serve(place: Place, broker: int, wanted: "queue.SimpleQueue[Message]", found: "queue.SimpleQueue[Message]") -> bool:
+def serve(place: Place, exporter: Exporter, wanted: Inbox, found: Inbox) -> bool:
     """Talk to the broker until it says stop (True) or is dead (False)."""
     dealer = Dealer(place.socket, place.token)
     outgoing: list[Message] = [Hello(PROTOCOL, "repository", os.getpid())]
     next_beat = 0.0
+    broker = os.getppid()
     while os.getppid() == broker:
         while not found.empty():
             outgoing.append(found.get())
@@ -324,6 +326,8 @@ def serve(place: Place, broker: int, wanted: "queue.SimpleQueue[Message]", found
                     outgoing.append(MemorySampled({pid: pss for pid, pss in sampled.items() if pss is not None}))
                 case DescribeModel() | ForgetModel():
                     wanted.put(message)
+                case Traced(record):
+                    exporter.add(record)
                 case Stop():
                     dealer.close()
                     return True
@@ -335,13 +339,15 @@ def serve(place: Place, broker: int, wanted: "queue.SimpleQueue[Message]", found
 def main(arguments: list[str]) -> None:
     """Be the repository process; `arguments` are our place and the server's command line."""
     place = take_place(arguments, dies_with_broker=False)
-    broker = os.getppid()
     config = settings.load(arguments[5:])
     wanted: queue.SimpleQueue[Message] = queue.SimpleQueue()
     found: queue.SimpleQueue[Message] = queue.SimpleQueue()
     scratch = runtime.directory_of(place.server)
     threading.Thread(target=watch, args=(config, scratch, wanted, found), daemon=True).start()
-    if not serve(place, broker, wanted, found):
+    exporter = Exporter(trace.parse(config.trace_config))
+    is_told_to_stop = serve(place, exporter, wanted, found)
+    exporter.close()
+    if not is_told_to_stop:
         for delay in BURIAL_SECONDS:  # the others are dying: nobody else cleans up
             time.sleep(delay)
             runtime.clean(place.server)

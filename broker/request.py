@@ -28,6 +28,8 @@ class Request:
     item: int = 0
     times: tuple[int, int, int, int] = (0, 0, 0, 0)  # of its execution, once that has returned
     responses: int = 0  # sent so far
+    ended: float = 0.0
+    trace: dict[str, Any] | None = None  # the beginning of its trace record
     crashes: int = 0
     kills: int = 0
     is_done: bool = False  # its final response has been decided

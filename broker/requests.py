@@ -1,6 +1,6 @@
 """The requests that are under way, from their acceptance to their final response. Pure."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from broker import answers
 from broker.client_regions import ClientRegions
@@ -44,18 +44,33 @@ class Death(NamedTuple):
     last_lines: tuple[str, ...]
 
 
+class Observer(Protocol):
+    """Whoever watches the requests: traces and the access log."""
+
+    epoch_offset: float
+    """Turns seconds of the monotonic clock into seconds since the epoch."""
+
+    def begin(self, model: str, traceparent: str) -> dict[str, Any] | None:
+        """Whether a new request is traced: the beginning of its record."""
+
+    def context(self, record: dict[str, Any], tracestate: str) -> str:
+        """The trace context for the model that executes it, as JSON."""
+
+    def answered(self, request: Request, response: Response) -> None:
+        """A request has got its final response."""
+
+
 class Requests:
     """The in-flight table and the one function that gives work to instances (`dispatch`)."""
 
     def __init__(
-        self, models: dict[str, Model], client_regions: ClientRegions, out: list[Effect], epoch_offset: float
+        self, models: dict[str, Model], client_regions: ClientRegions, out: list[Effect], observer: "Observer"
     ) -> None:
-        """`out` collects the effects; `epoch_offset` turns the monotonic clock into seconds since the epoch."""
+        """`out` collects the effects; `observer` decides what is traced and hears of answers."""
         self._models = models
         self._client_regions = client_regions
         self._out = out
-        self._epoch_offset = epoch_offset
-        self._tracing = tracing
+        self._observer = observer
         self._in_flight: dict[tuple[str, int], Request] = {}
         self._attempts = 0
         self._waiting: set[Version] = set()  # their queue waits for company
@@ -101,7 +116,7 @@ class Requests:
         if version.preserves_order:
             request.is_ordered = True
             version.order.append(request)
-        request.trace = self._tracing.begin(version.model, infer.traceparent)
+        request.trace = self._observer.begin(version.model, infer.traceparent)
         self._in_flight[peer, infer.request] = request
         version.scheduler.enqueue(request)
         self.dispatch(version, now)
@@ -139,7 +154,7 @@ class Requests:
         average = instance.execution_seconds
         instance.execution_seconds = seconds if average is None else 0.8 * average + 0.2 * seconds
         batch = sum(request.batch for request in attempt.requests)
-        version.statistics.executed(batch, message.times, int((now + self._epoch_offset) * 1000))
+        version.statistics.executed(batch, message.times, int((now + self._observer.epoch_offset) * 1000))
         for index, (request, result) in enumerate(zip(attempt.requests, message.results, strict=True)):
             request.times = message.times
             if request.is_done:
@@ -276,7 +291,7 @@ class Requests:
             m.timeout_us,
             request.peer,
             m.targets,
-            "" if request.trace is None else json.dumps(self._tracing.context(request.trace, m.tracestate)),
+            "" if request.trace is None else self._observer.context(request.trace, m.tracestate),
         )
 
     # ------------------------------------------------------------------------------------------- responses
@@ -291,6 +306,7 @@ class Requests:
         outputs: tuple[TensorRef, ...] = result.outputs
         if version.reshapes:
             outputs = tuple([restore_shape(version.signature, ref) for ref in outputs])
+        request.ended = now
         response = Response(
             request.message.request,
             ErrorCode.OK,
@@ -313,6 +329,7 @@ class Requests:
         return False
 
     def _fail(self, request: Request, code: ErrorCode, error: str, reason: str, now: float) -> None:
+        request.ended = now
         request.version.statistics.failed(reason, int((now - request.message.received) * 1e9))
         self._respond(request, _refusal(request.message, code, error))
 
@@ -336,6 +353,7 @@ class Requests:
     def _close(self, request: Request, response: Response) -> None:
         del self._in_flight[request.peer, request.message.request]
         self._release(request.client_regions)
+        self._observer.answered(request, response)
         if not request.is_orphan:
             self._out.append(Send(request.peer, response))
 

@@ -12,15 +12,18 @@ from importlib.metadata import version
 
 from broker import runtime, tables
 from broker.core import Core, Frontends
-from broker.effects import Effect, Emit, Exit, Kill, Send, Start, Unlink
+from broker.effects import ConfigureLog, Effect, Emit, Exit, Kill, Send, Start, Unlink
 from broker.listen import Ports, frontend_counts, open_ports
 from broker.log import Log
+from broker.log_settings import LogSettings
 from broker.messages import Message, ProtocolError
 from broker.supervisor import Supervisor
 from broker.transport import Router, Unreachable
 from configs.server import ServerConfig
 from shm import region
 
+REPEATED = ("http_restricted_api", "grpc_restricted_protocol")
+"""Settings of several values that frontends are told."""
 OBSERVE_SECONDS = 1.0
 """How often the children's process states are looked at."""
 
@@ -32,8 +35,9 @@ class Server:
         """`arguments` is the command line, which the repository process reads again. Nothing starts before `run`."""
         self._config = config
         self._arguments = arguments
-        levels = {"E": config.log_error, "W": config.log_warning, "I": config.log_info, "V": config.log_verbose > 0}
-        self._log = Log(sys.stdout.fileno(), frozenset(level for level, is_on in levels.items() if is_on))
+        self._log = Log(_log_descriptor(config))
+        settings = LogSettings(config)
+        self._log.configure(settings.levels, config.log_format)
         self._id = secrets.token_hex(4)
         self._began = time.monotonic()
         self._poll = select.epoll()
@@ -149,6 +153,8 @@ class Server:
                     region.unlink(name)
                 case Emit(level, text):
                     self._log.line(level, text)
+                case ConfigureLog(levels, form):
+                    self._log.configure(levels, form)
                 case Exit(status):
                     self._exit_status = status
 
@@ -207,10 +213,19 @@ class Server:
         self._log.line("I", f"{state} after {time.monotonic() - self._began:.2f} s")
 
 
+def _log_descriptor(config: ServerConfig) -> int:
+    """Where the log goes. Raises OSError."""
+    if not config.log_file:
+        return sys.stdout.fileno()
+    return os.open(config.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
 def _frontends(config: ServerConfig, ports: Ports) -> Frontends:
     """What the frontends are told: every plain setting, by its name."""
     values = {field.name: getattr(config, field.name) for field in fields(config)}
-    options = {name: value for name, value in values.items() if isinstance(value, str | int | float | bool)}
+    options = {
+        name: value for name, value in values.items() if isinstance(value, str | int | float | bool) or name in REPEATED
+    }
     options |= {f"{role}_port": port for role, (_, port) in ports.addresses().items()}
     return Frontends(frontend_counts(config, ports), {**options, "version": version("tidepool")})
 

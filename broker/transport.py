@@ -4,6 +4,7 @@ Nothing blocks. `receive` drains the socket until it is empty, because a zmq fil
 whoever polls `fileno()` has to call it again after every send, too.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -82,6 +83,10 @@ class Dealer:
         self._socket.set(zmq.RCVHWM, 0)
         self._socket.set(zmq.LINGER, 1000)
         self._socket.connect(f"ipc://{path}")
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._wakeup, zmq.POLLIN)
 
     def fileno(self) -> int:
         """Readable when `receive` may have something."""
@@ -94,9 +99,15 @@ class Dealer:
             messages += decode(self._socket.recv(zmq.NOBLOCK))
         return messages
 
-    def wait(self, timeout: float) -> bool:
-        """Block until something can be received, `timeout` seconds at most."""
-        return bool(self._socket.poll(int(timeout * 1000), zmq.POLLIN))
+    def wait(self, timeout: float) -> None:
+        """Block until something can be received or another thread calls `wake`, `timeout` seconds at most."""
+        for ready, _ in self._poller.poll(int(timeout * 1000)):
+            if ready == self._wakeup:
+                os.eventfd_read(self._wakeup)
+
+    def wake(self) -> None:
+        """End a `wait`, or the next one; the only method for other threads than the owner's."""
+        os.eventfd_write(self._wakeup, 1)
 
     def send(self, messages: Iterable[Message]) -> None:
         """Send one packed list."""
@@ -105,3 +116,4 @@ class Dealer:
     def close(self) -> None:
         """Close; what was sent still leaves within a second."""
         self._context.destroy(linger=1000)
+        os.close(self._wakeup)
