@@ -22,7 +22,7 @@ class Request:
     batch: int
     enqueued: float
     client_regions: tuple[int, ...] = ()  # that it reads or writes
-    shape_key: tuple[Any, ...] = ()
+    shape_key: tuple[Any, ...] | None = None  # what is equal within a batch, once somebody has asked
     worker: str = ""  # the peer that has it, as item `item` of `attempt`; "" while it is queued
     attempt: int = 0
     item: int = 0

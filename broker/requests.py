@@ -111,8 +111,6 @@ class Requests:
             self._out.append(Send(peer, refusal._replace(part=Part.FINAL)))
             return
         request = Request(peer, infer, version, accepted.inputs, accepted.batch, now, used)
-        if version.description.dynamic_batching is not None:
-            request.shape_key = tuple([(ref.name, ref.datatype, ref.shape[1:]) for ref in accepted.inputs])
         if version.preserves_order:
             request.is_ordered = True
             version.order.append(request)

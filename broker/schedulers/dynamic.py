@@ -5,6 +5,7 @@ sent as soon as it is reached; anything goes once the oldest request has waited 
 """
 
 from collections import deque
+from typing import Any
 
 from broker.request import Request
 from broker.schedulers.default import DefaultScheduler
@@ -42,7 +43,7 @@ class DynamicScheduler(DefaultScheduler):
             return 1  # no company to wait for
         for request in self._queue:
             if count and (
-                size + request.batch > self._max_batch_size or request.shape_key != first.shape_key or request.is_solo
+                size + request.batch > self._max_batch_size or request.is_solo or _shapes(request) != _shapes(first)
             ):
                 is_full = True
                 break
@@ -60,3 +61,10 @@ class DynamicScheduler(DefaultScheduler):
         if is_full or size >= self._largest or is_overdue:
             return count
         return 0
+
+
+def _shapes(request: Request) -> tuple[Any, ...]:
+    """What has to be equal within a batch: its inputs' names, datatypes and shapes without the batch dimension."""
+    if request.shape_key is None:
+        request.shape_key = tuple([(ref.name, ref.datatype, ref.shape[1:]) for ref in request.inputs])
+    return request.shape_key

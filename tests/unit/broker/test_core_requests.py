@@ -16,3 +16,15 @@ def test_nothing_is_sent_to_a_dead_frontend_when_its_requests_are_in_order() -> 
     world.bury(frontend)
     world.settle()
     world.check_settled()
+
+
+def test_requests_that_were_queued_without_batching_are_batched_by_their_shapes() -> None:
+    world = World()
+    world.start(description("a", max_batch_size=8))
+    frontend = world.frontends[0]
+    world.ask(frontend, infer(0, "a", (1, 4)))  # keeps the worker busy
+    world.ask(frontend, infer(0, "a", (1, 4)))
+    world.ask(frontend, infer(0, "a", (1, 5)))
+    world.describe(description("a", batching=batching()))
+    world.settle()
+    world.check_settled()
