@@ -27,7 +27,7 @@ from tests.support.repository import (
 from tests.support.server import Server, log_lines
 from tests.support.waiting import until
 
-BATCHED = f"max_batch_size: 4\ndynamic_batching {{ max_queue_delay_microseconds: 10000000 }}\n{instances(1)}"
+BATCHED = f"max_batch_size: 4\ndynamic_batching {{ max_queue_delay_microseconds: 60000000 }}\n{instances(1)}"
 """Nothing is executed before four requests are there."""
 
 

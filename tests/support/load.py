@@ -11,6 +11,9 @@ import numpy as np
 from tests.support.clients import Array, Client, status_of
 from tests.support.server import Server
 
+PAUSE_SECONDS = 0.05
+"""Between an error and the next request."""
+
 
 class Outcome(NamedTuple):
     """One request: when it was sent and answered (monotonic clock), and what went wrong, if anything did.
@@ -51,7 +54,7 @@ class Load:
         """One client for each (protocol, ask)."""
         self._server = server
         self._stop = threading.Event()
-        self._lists: list[list[Outcome]] = [[] for _ in asks]
+        self.by_client: list[list[Outcome]] = [[] for _ in asks]
         self._threads = [
             threading.Thread(target=self._run, args=(number, protocol, ask), name=f"load-{number}", daemon=True)
             for number, (protocol, ask) in enumerate(asks)
@@ -60,7 +63,7 @@ class Load:
     @property
     def outcomes(self) -> list[Outcome]:
         """Everything so far."""
-        return [outcome for each in self._lists for outcome in list(each)]
+        return [outcome for each in self.by_client for outcome in list(each)]
 
     @property
     def failures(self) -> list[Outcome]:
@@ -93,10 +96,11 @@ class Load:
                 error = ask(client, number, count)
             except Exception as problem:
                 error = f"{type(problem).__name__} {status_of(problem)}: {problem}"
-            self._lists[number].append(Outcome(protocol, began, time.monotonic(), fresh_at, error))
+            self.by_client[number].append(Outcome(protocol, began, time.monotonic(), fresh_at, error))
             if error:
                 client.close()
                 client = None
+                self._stop.wait(PAUSE_SECONDS)
             else:
                 fresh_at = began
         if client is not None:

@@ -132,6 +132,7 @@ class Server:
         if self not in running:
             return
         if error is not None:
+            print(f"log of the server in {self.directory}:\n{self.log()}")
             with contextlib.suppress(AssertionError):  # the first failure is the one to report
                 self.stop(signal.SIGKILL)
             return
