@@ -188,7 +188,7 @@ class Core:
         """A process is gone; it has been reaped, so nothing of it can happen any more."""
         peer = self.peers.pop(token)
         if peer.role == "worker":
-            self._out += self._regions.worker_lost(token, self._tokens_of(*READERS))
+            self._regions.worker_lost(token)
             self.fleet.lost(token, death, now)
         else:
             if peer.role in READERS:
@@ -447,6 +447,8 @@ class Core:
         if self.fleet.is_changed:
             self._publish_directory()
         self.control.settle()
+        if self._regions.has_orphans:
+            self._out += self._regions.close_orphans(self._tokens_of(*READERS), self.requests.held_regions())
         if not self.is_started and self._is_scanned:
             self._check_started(now)
         if self._exit_deadline is not None:

@@ -1,25 +1,34 @@
 """Which regions of shared memory exist, who owns them, and who may still open them. Pure."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 
 from broker.effects import Effect, Send, Unlink
-from broker.messages import PeerGone, RegionClosed, RegionOpened
+from broker.messages import PeerGone, ProtocolError, RegionClosed, RegionOpened
+
+_NAME = re.compile(r"tidepool-[0-9a-z]+-([0-9a-z]+)-[0-9]+")
+"""What `shm.region.name_for` makes: the owner's token is part of it."""
 
 
 class Regions:
     """The books about the arenas' regions.
 
     Frontends read what workers own and the other way round. A dead worker's regions keep their names until every
-    frontend has said that it will not open them any more, since responses that refer to them may be under way.
+    frontend has said that it will not open them any more, since responses that refer to them may be under way. The
+    frontends are asked as soon as the core itself holds none back.
     """
 
     def __init__(self) -> None:
         """No regions."""
         self._owners: dict[str, str] = {}  # region -> owner
+        self._orphans: list[str] = []  # regions of dead workers that the frontends still know
         self._awaited: dict[str, set[str]] = {}  # region of a dead worker -> frontends that may still open it
 
     def opened(self, owner: str, name: str, readers: Iterable[str]) -> list[Effect]:
-        """A peer has made a region."""
+        """A peer has made a region. Raises ProtocolError for a name that is not its own."""
+        match = _NAME.fullmatch(name)
+        if match is None or match[1] != owner:
+            raise ProtocolError(f"'{name}' is no name for a region of {owner}")
         self._owners[name] = owner
         return [Send(reader, RegionOpened(name)) for reader in readers]
 
@@ -35,17 +44,26 @@ class Regions:
         known = set(owners)
         return [Send(reader, RegionOpened(name)) for name, owner in self._owners.items() if owner in known]
 
-    def worker_lost(self, peer: str, frontends: Iterable[str]) -> list[Effect]:
+    def worker_lost(self, peer: str) -> None:
         """A worker is dead."""
-        readers = set(frontends)
+        self._orphans += self._drop(peer)
+
+    def close_orphans(self, frontends: Collection[str], held: Collection[str]) -> list[Effect]:
+        """Ask the frontends to drop the regions of dead workers, but for those in `held`."""
         effects: list[Effect] = []
-        for name in self._drop(peer):
-            effects += [Send(reader, RegionClosed(name)) for reader in sorted(readers)]
-            if readers:
-                self._awaited[name] = set(readers)
+        for name in [name for name in self._orphans if name not in held]:
+            self._orphans.remove(name)
+            effects += [Send(reader, RegionClosed(name)) for reader in sorted(frontends)]
+            if frontends:
+                self._awaited[name] = set(frontends)
             else:
                 effects.append(Unlink(name))
         return effects
+
+    @property
+    def has_orphans(self) -> bool:
+        """Whether `close_orphans` may have something to do."""
+        return bool(self._orphans)
 
     def frontend_lost(self, peer: str, workers: Iterable[str]) -> list[Effect]:
         """A frontend is dead: nobody waits for what its regions hold, and it reads nothing any more."""
@@ -72,7 +90,7 @@ class Regions:
 
     def is_awaited(self, name: str) -> bool:
         """Whether the region of a dead worker may still be opened by a frontend."""
-        return name in self._awaited
+        return name in self._awaited or name in self._orphans
 
     def _drop(self, peer: str) -> list[str]:
         names = [name for name, owner in self._owners.items() if owner == peer]

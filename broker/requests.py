@@ -216,6 +216,11 @@ class Requests:
         for request in version.scheduler.drain():
             self._fail(request, ErrorCode.UNAVAILABLE, reason, "OTHER", now)
 
+    def held_regions(self) -> set[str]:
+        """The regions of responses that wait for those before them."""
+        held = [r.response for r in self._in_flight.values() if r.response is not None]
+        return {ref.region for response in held for ref in response.outputs}
+
     # ------------------------------------------------------------------------------------------- dispatch
 
     def dispatch(self, version: Version, now: float) -> None:

@@ -28,3 +28,20 @@ def test_requests_that_were_queued_without_batching_are_batched_by_their_shapes(
     world.describe(description("a", batching=batching()))
     world.settle()
     world.check_settled()
+
+
+def test_a_response_that_waits_for_its_turn_can_be_read_after_the_death_of_its_worker() -> None:
+    world = World()
+    world.start(description("a", batching=batching(ordered=True), count=2))
+    frontend = world.frontends[0]
+    late = world.ask(frontend, infer(0, "a", (8, 4)))
+    early = world.ask(frontend, infer(0, "a", (8, 4)))
+    slow, quick = (world.processes[record.worker] for record in (late, early))
+    world.begin(slow)
+    world.begin(quick)
+    world.finish(quick)
+    world.bury(quick)
+    world.finish(slow)
+    world.settle()
+    assert early.responses[0].outputs, "its output lies in the memory of the dead worker"
+    world.check_settled()
