@@ -48,6 +48,13 @@ def write_echo(repository: Path, name: str, more: str = instances(1), data_type:
     return write_model(repository, name, f'backend: "python"\n{io}{more}\n', "echo")
 
 
+def write_sizes(repository: Path, name: str, more: str = instances(1)) -> Path:
+    """A model with inputs and outputs of any size, see `models/sizes.py`."""
+    inputs = f"input [ {tensor('A')}, {tensor('B')}, {tensor('COUNT', 'TYPE_INT64', '[ 1 ]')} ]\n"
+    outputs = f"output [ {tensor('SUM', 'TYPE_FP64', '[ 1 ]')}, {tensor('OUT')} ]\n"
+    return write_model(repository, name, f'backend: "python"\n{inputs}{outputs}{more}\n', "sizes")
+
+
 class Execution(NamedTuple):
     """One execution: in which process, and how many requests were executed together."""
 
