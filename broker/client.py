@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, NamedTuple
 
 from broker.child import Place
@@ -107,7 +107,7 @@ class Client:
                 self.done_with(future.result().outputs)
             raise
 
-    async def stream(self, request: Infer, blocks: list[Block]) -> AsyncIterator[Response]:
+    async def stream(self, request: Infer, blocks: list[Block]) -> AsyncGenerator[Response, None]:
         """Send a request that may have any number of responses; the last has Part.FINAL, and perhaps no content.
 
         The outputs of a response are to be read and given back (`done_with`) before the next is asked for; that lets

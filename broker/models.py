@@ -169,8 +169,8 @@ class Version:
         if description.dynamic_batching != self.description.dynamic_batching:
             queued = self.scheduler.drain()
             self.scheduler = make(description)
-            for request in queued:
-                self.scheduler.enqueue(request)
+            for request in reversed(queued):
+                self.scheduler.requeue(request)
         self.description = description
 
     def pick(self) -> Instance | None:

@@ -21,6 +21,7 @@ from broker.messages import (
     Result,
 )
 from broker.models import Attempt, Instance, Model, Version
+from broker.queue import QueueFull
 from broker.request import Request
 from broker.validation import Rejected, prefix, restore_shape, validate
 from shm.ref import TensorRef
@@ -73,7 +74,7 @@ class Requests:
         self._observer = observer
         self._in_flight: dict[tuple[str, int], Request] = {}
         self._attempts = 0
-        self._waiting: set[Version] = set()  # their queue waits for company
+        self._alarms: dict[Version, float] = {}  # when to dispatch again: company was waited for, or a timeout
         self._timed: set[Version] = set()  # they execute under execution_timeout_ms
         self.is_stopping = False
 
@@ -111,12 +112,18 @@ class Requests:
             self._out.append(Send(peer, refusal._replace(part=Part.FINAL)))
             return
         request = Request(peer, infer, version, accepted.inputs, accepted.batch, now, used)
+        try:
+            version.scheduler.enqueue(request)
+        except QueueFull:
+            self._release(used)
+            text = f"{prefix(infer.request_id)}Exceeds maximum queue size"
+            self._out.append(Send(peer, _refusal(infer, ErrorCode.UNAVAILABLE, text)._replace(part=Part.FINAL)))
+            return
         if version.preserves_order:
             request.is_ordered = True
             version.order.append(request)
         request.trace = self._observer.begin(version.model, infer.traceparent)
         self._in_flight[peer, infer.request] = request
-        version.scheduler.enqueue(request)
         self.dispatch(version, now)
 
     def cancel(self, peer: str, number: int, now: float) -> None:
@@ -225,22 +232,32 @@ class Requests:
 
     def dispatch(self, version: Version, now: float) -> None:
         """Give queued requests to instances that may take them. Called after every change of state."""
-        self._waiting.discard(version)
+        for request in version.scheduler.expire(now):
+            self._fail(request, ErrorCode.UNAVAILABLE, "Request timeout expired", "REJECTED", now)
+        deadline = None
         while version.scheduler:
             instance = version.pick()
             if instance is None:
-                return
+                break
             is_idle = not instance.attempts
             batch = version.scheduler.next_batch(now, is_idle)
             if not batch:
-                if is_idle and version.scheduler.deadline() is not None:
-                    self._waiting.add(version)
-                return
+                deadline = version.scheduler.deadline() if is_idle else None
+                break
             self._execute(instance, batch, now)
+        self._set_alarm(version, deadline, version.scheduler.next_expiry())
+
+    def _set_alarm(self, version: Version, *times: float | None) -> None:
+        """Look at the version again at the earliest of these times."""
+        earliest = min([time for time in times if time is not None], default=None)
+        if earliest is None:
+            self._alarms.pop(version, None)
+        else:
+            self._alarms[version] = earliest
 
     def tick(self, now: float) -> None:
         """Dispatch what has waited long enough; kill workers that hang."""
-        for version in [v for v in self._waiting if (v.scheduler.deadline() or 0) <= now]:
+        for version in [v for v, alarm in self._alarms.items() if alarm <= now]:
             self.dispatch(version, now)
         for version in self._timed:
             self._check_hung(version, now)
@@ -254,7 +271,7 @@ class Requests:
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""
-        deadlines = [d for v in self._waiting if (d := v.scheduler.deadline()) is not None]
+        deadlines = list(self._alarms.values())
         for version in self._timed:
             limit = version.execution_timeout or 0.0
             deadlines += [i.busy_since + limit for i in version.instances if i.attempts and i.reason != HUNG]

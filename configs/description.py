@@ -25,12 +25,35 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """How long a level's queue may be and how many seconds a request may wait in it; 0: without limit.
+
+    `rejects`: a request that has waited too long is refused; else it moves behind those that have not.
+    """
+
+    max_queue_size: int = 0
+    default_timeout: float = 0.0
+    allow_timeout_override: bool = False
+    rejects: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class DynamicBatching:
-    """The `dynamic_batching` block; `preferred_batch_size` is never empty once normalised."""
+    """The `dynamic_batching` block; `preferred_batch_size` is never empty once normalised.
+
+    `policies` by priority level, 1 the most urgent; only level 0 where there are no priorities.
+    """
 
     preferred_batch_size: tuple[int, ...]
     max_queue_delay: float = 0.0
     preserve_ordering: bool = False
+    default_priority_level: int = 0
+    policies: dict[int, QueuePolicy] = field(default_factory=lambda: {0: QueuePolicy()})
+
+    @property
+    def has_policies(self) -> bool:
+        """Requests may be refused or reordered while they wait, so they should wait in the queue."""
+        return self.policies != {0: QueuePolicy()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +108,16 @@ class ModelDescription:
                 "inputs": tuple(_tensor(t) for t in data["inputs"]),
                 "outputs": tuple(_tensor(t) for t in data["outputs"]),
                 "instances": tuple(Instance(**i) for i in data["instances"]),
-                "dynamic_batching": batching
-                and DynamicBatching(**{**batching, "preferred_batch_size": tuple(batching["preferred_batch_size"])}),
+                "dynamic_batching": batching and _batching(batching),
                 "warnings": tuple(data["warnings"]),
             }
         )
+
+
+def _batching(data: dict[str, Any]) -> DynamicBatching:
+    policies = {int(level): QueuePolicy(**policy) for level, policy in data["policies"].items()}
+    preferred = tuple(data["preferred_batch_size"])
+    return DynamicBatching(**{**data, "preferred_batch_size": preferred, "policies": policies})
 
 
 def _tensor(data: dict[str, Any]) -> TensorSpec:

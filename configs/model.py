@@ -10,7 +10,7 @@ from typing import Any
 from configs import autocomplete, instances, layout, pbtxt, unbuilt, validate
 from configs.autocomplete import Kind
 from configs.backend_settings import BACKENDS
-from configs.description import DynamicBatching, ModelDescription, TensorSpec
+from configs.description import DynamicBatching, ModelDescription, QueuePolicy, TensorSpec
 from configs.errors import ConfigError, nearest, one_line
 from configs.proto.schema import message
 from configs.settings import ServerConfig
@@ -61,7 +61,7 @@ def _describe(directory: Path, config: Node, server: ServerConfig, gpus: Sequenc
         outputs=tuple(_tensor(tensor, directory) for tensor in form["output"]),
         instances=instances.expand(groups, gpus),
         dynamic_batching=_dynamic_batching(form),
-        decoupled=False,
+        decoupled=form.get("model_transaction_policy", {}).get("decoupled", False),
         parameters={key: parameter["string_value"] for key, parameter in form["parameters"].items()},
         config=form,
         fingerprint=_fingerprint(form, directory),
@@ -228,6 +228,28 @@ def _dynamic_batching(form: dict[str, Any]) -> DynamicBatching | None:
         preferred_batch_size=tuple(block["preferred_batch_size"]) or (1,),  # (1,): the model cannot batch
         max_queue_delay=block["max_queue_delay_microseconds"] / 1e6,
         preserve_ordering=block["preserve_ordering"],
+        default_priority_level=block["default_priority_level"] if block["priority_levels"] else 0,
+        policies=_policies(block),
+    )
+
+
+def _policies(block: dict[str, Any]) -> dict[int, QueuePolicy]:
+    """The queue policy of every priority level; level 0 where there are no priorities."""
+    default = _policy(block.get("default_queue_policy"))
+    if not block["priority_levels"]:
+        return {0: default}
+    own = {int(level): _policy(policy) for level, policy in block["priority_queue_policy"].items()}
+    return {level: own.get(level, default) for level in range(1, block["priority_levels"] + 1)}
+
+
+def _policy(form: dict[str, Any] | None) -> QueuePolicy:
+    if form is None:
+        return QueuePolicy()
+    return QueuePolicy(
+        max_queue_size=form["max_queue_size"],
+        default_timeout=form["default_timeout_microseconds"] / 1e6,
+        allow_timeout_override=form["allow_timeout_override"],
+        rejects=form["timeout_action"] == "REJECT",
     )
 
 

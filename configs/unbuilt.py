@@ -35,7 +35,7 @@ _REFUSED = (
     "model_repository_agents",
 )
 _HINTS = ("optimization", "metric_tags", "model_metrics")
-_REFUSED_SWITCHES = (("model_transaction_policy", "decoupled"), ("response_cache", "enable"))
+_REFUSED_SWITCHES = (("response_cache", "enable"),)
 _REFUSED_OF_GROUPS = ("passive", "secondary_devices")
 _HINTS_OF_GROUPS = ("host_policy", "rate_limiter")
 
@@ -55,9 +55,6 @@ def refused(config: Node) -> Iterator[Unbuilt]:
         yield from _set(tensor, ("allow_ragged_batch",))
     for group in config.get("instance_group"):
         yield from _set(group, _REFUSED_OF_GROUPS)
-    batching: Node | None = config.get("dynamic_batching")
-    if batching is not None:
-        yield from _refused_queueing(batching)
 
 
 def refused_on_gpu(config: Node) -> Iterator[Unbuilt]:
@@ -70,14 +67,6 @@ def hints(config: Node) -> Iterator[Unbuilt]:
     yield from _set(config, _HINTS)
     for group in config.get("instance_group"):
         yield from _set(group, _HINTS_OF_GROUPS)
-
-
-def _refused_queueing(batching: Node) -> Iterator[Unbuilt]:
-    yield from _set(batching, ("priority_levels",))
-    policy: Node | None = batching.get("default_queue_policy")
-    if policy is not None:
-        fields = [field.name for field in policy.descriptor.fields]
-        yield from _set(policy, fields)
 
 
 def _set(node: Node, names: Iterable[str]) -> Iterator[Unbuilt]:

@@ -12,7 +12,7 @@ class Scheduler(Protocol):
     """Requests in, batches out."""
 
     def enqueue(self, request: Request) -> None:
-        """Take a new request."""
+        """Take a new request. Raises QueueFull."""
 
     def requeue(self, request: Request) -> None:
         """Take back, before all others, a request whose worker died."""
@@ -25,6 +25,12 @@ class Scheduler(Protocol):
 
     def deadline(self) -> float | None:
         """When `next_batch` will say something new without another request; None: never."""
+
+    def expire(self, now: float) -> list[Request]:
+        """Give up the requests that have waited longer than their policy allows."""
+
+    def next_expiry(self) -> float | None:
+        """When `expire` has something to do; None: never."""
 
     def remove(self, request: Request) -> bool:
         """Forget a queued request (cancelled); False when it is not queued."""

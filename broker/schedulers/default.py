@@ -24,6 +24,14 @@ class DefaultScheduler:
         """See `Scheduler`: the oldest request."""
         return [self._queue.popleft()] if self._queue else []
 
+    def expire(self, now: float) -> list[Request]:
+        """See `Scheduler`: nothing times out."""
+        return []
+
+    def next_expiry(self) -> float | None:
+        """See `Scheduler`: nothing times out."""
+        return None
+
     def deadline(self) -> float | None:
         """See `Scheduler`: nothing ever waits for company."""
         return None

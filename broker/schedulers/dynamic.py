@@ -4,41 +4,74 @@ The rules are Triton's. Of the requests at the head of the queue that fit togeth
 sent as soon as it is reached; anything goes once the oldest request has waited for `max_queue_delay`.
 """
 
-from collections import deque
 from typing import Any
 
+from broker.queue import PolicyQueue
 from broker.request import Request
-from broker.schedulers.default import DefaultScheduler
 from configs.description import DynamicBatching
 
 
-class DynamicScheduler(DefaultScheduler):
+class DynamicScheduler:
     """A queue from which batches of up to `max_batch_size` are taken."""
 
-    def __init__(self, settings: DynamicBatching, max_batch_size: int, queued: tuple[Request, ...] = ()) -> None:
-        """`queued` are requests taken over from another scheduler, oldest first."""
-        super().__init__()
-        self._queue: deque[Request] = deque(queued)
+    def __init__(self, settings: DynamicBatching, max_batch_size: int) -> None:
+        """Empty."""
+        self._queue = PolicyQueue(settings.policies, settings.default_priority_level)
+        self._has_policies = settings.has_policies
         self._preferred = frozenset(settings.preferred_batch_size) or frozenset({max_batch_size})
         self._largest = max(self._preferred)
         self._max_batch_size = max_batch_size
         self._delay = settings.max_queue_delay
 
+    def enqueue(self, request: Request) -> None:
+        """See `Scheduler`."""
+        self._queue.enqueue(request)
+
+    def requeue(self, request: Request) -> None:
+        """See `Scheduler`."""
+        self._queue.requeue(request)
+
+    def expire(self, now: float) -> list[Request]:
+        """See `Scheduler`."""
+        return self._queue.expire(now)
+
+    def next_expiry(self) -> float | None:
+        """See `Scheduler`."""
+        return self._queue.next_expiry()
+
+    def remove(self, request: Request) -> bool:
+        """See `Scheduler`."""
+        return self._queue.remove(request)
+
+    def drain(self) -> list[Request]:
+        """See `Scheduler`."""
+        return [self._queue.popleft() for _ in range(len(self._queue))]
+
+    def __len__(self) -> int:
+        """See `Scheduler`."""
+        return len(self._queue)
+
     def next_batch(self, now: float, is_idle: bool) -> list[Request]:
         """See `Scheduler`. Behind a busy instance only batches of the largest preferred size queue up."""
-        if not self._queue:
+        if not self._queue or (self._has_policies and not is_idle):
             return []
         count = self._plan(now, is_idle)
         return [self._queue.popleft() for _ in range(count)]
 
     def deadline(self) -> float | None:
         """See `Scheduler`: when the oldest request has waited long enough."""
-        return self._queue[0].enqueued + self._delay if self._queue and self._delay else None
+        return self._oldest() + self._delay if self._queue and self._delay else None
+
+    def _oldest(self) -> float:
+        """When the request that has waited longest was enqueued."""
+        if self._has_policies:
+            return min(request.enqueued for request in self._queue)
+        return next(iter(self._queue)).enqueued
 
     def _plan(self, now: float, is_idle: bool) -> int:
         """How many requests from the head of the queue to send now."""
         size, marked, count, is_full = 0, 0, 0, False
-        first = self._queue[0]
+        first = next(iter(self._queue))
         if first.is_solo:
             return 1  # no company to wait for
         for request in self._queue:
@@ -53,7 +86,7 @@ class DynamicScheduler(DefaultScheduler):
             count += 1
             if size in self._preferred:
                 marked = count
-        is_overdue = now >= first.enqueued + self._delay
+        is_overdue = now >= self._oldest() + self._delay
         if not is_idle and not is_full and size < self._largest:
             return 0
         if marked and not (self._delay and is_overdue):

@@ -332,6 +332,19 @@ def test_all_problems_of_a_model_are_said_at_once(described: Describe) -> None:
     assert len(lines) == 3
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", False),
+        ("model_transaction_policy { }", False),
+        ("model_transaction_policy { decoupled: false }", False),
+        ("model_transaction_policy { decoupled: true }", True),
+    ],
+)
+def test_the_transaction_policy(described: Describe, text: str, expected: bool) -> None:
+    assert described(text).decoupled is expected
+
+
 # --- what is not built
 
 
@@ -346,13 +359,9 @@ def test_all_problems_of_a_model_are_said_at_once(described: Describe) -> None:
         'model_warmup { name: "w" }',
         'model_operations { op_library_filename: "libx.so" }',
         'model_repository_agents { agents { name: "checksum" } }',
-        "model_transaction_policy { decoupled: true }",
         "response_cache { enable: true }",
         'runtime: "other.py"',
         'input { name: "I" data_type: TYPE_FP32 dims: 1 allow_ragged_batch: true }',
-        "max_batch_size: 1 dynamic_batching { priority_levels: 2 default_priority_level: 1 }",
-        "max_batch_size: 1 dynamic_batching { default_queue_policy { max_queue_size: 1 } }",
-        "max_batch_size: 1 dynamic_batching { default_queue_policy { timeout_action: DELAY } }",
         "instance_group { passive: true }",
         "instance_group { secondary_devices { } }",
     ],
