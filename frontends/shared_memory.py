@@ -8,7 +8,8 @@ import os
 import stat
 from pathlib import Path
 
-from broker.messages import ErrorCode, Target
+from broker.client import Client
+from broker.messages import ErrorCode, GetRegionStatus, RegisterRegion, Target
 from frontends.errors import RequestError
 from shm.ref import TensorRef
 
@@ -29,6 +30,29 @@ def refuse_if_disabled(is_allowed: bool) -> None:
             ErrorCode.UNSUPPORTED,
             "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable.",
         )
+
+
+async def register(client: Client, wanted: RegisterRegion) -> None:
+    """Have the broker register a region, after a look at the memory. Raises RequestError.
+
+    That the name is taken already is said before anything that is wrong with the memory.
+    """
+    try:
+        if wanted.kind == "system":
+            check_system(wanted.name, wanted.key, wanted.offset, wanted.byte_size)
+        else:
+            check_cuda(wanted.name, wanted.handle, is_gpu_present())
+    except RequestError:
+        for kind in ("system", "cuda"):
+            number = client.number()
+            registered = (await client.ask(GetRegionStatus(number, "", kind), number)).content
+            if any(region["name"] == wanted.name for region in registered or ()):
+                text = f"shared memory region '{wanted.name}' already in manager"
+                raise RequestError(ErrorCode.ALREADY_EXISTS, text) from None
+        raise
+    answer = await client.ask(wanted, wanted.request)
+    if answer.code != ErrorCode.OK:
+        raise RequestError(answer.code, answer.error)
 
 
 def check_system(name: str, key: str, offset: int, byte_size: int) -> None:
@@ -55,7 +79,7 @@ def check_system(name: str, key: str, offset: int, byte_size: int) -> None:
             "user of the server",
         )
     if offset + byte_size > found.st_size:
-        raise _invalid_arguments(name)
+        raise RequestError(ErrorCode.INVALID_ARG, f"failed to register shared memory region '{name}': invalid args")
 
 
 def check_cuda(name: str, handle: bytes, is_gpu_present: bool) -> None:
@@ -64,7 +88,7 @@ def check_cuda(name: str, handle: bytes, is_gpu_present: bool) -> None:
         text = f"failed to register CUDA shared memory region: '{name}', GPUs not supported"
         raise RequestError(ErrorCode.INVALID_ARG, text)
     if len(handle) != CUDA_HANDLE:
-        raise _invalid_arguments(name)
+        raise RequestError(ErrorCode.INVALID_ARG, "failed to register shared memory region: invalid args")
 
 
 def is_gpu_present() -> bool:
@@ -115,7 +139,3 @@ def _check_range(region: str, offset: int, byte_size: int) -> None:
 
 def _unopenable(key: str) -> RequestError:
     return RequestError(ErrorCode.INTERNAL, f"Unable to open shared memory region: '{key}'")
-
-
-def _invalid_arguments(name: str) -> RequestError:
-    return RequestError(ErrorCode.INVALID_ARG, f"failed to register shared memory region '{name}': invalid args")

@@ -1,6 +1,7 @@
 """Reading the body of an inference request: small ones into memory, large binary ones straight into a block."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from aiohttp import hdrs, web
@@ -19,10 +20,18 @@ SMALL = 64 * 1024
 """Bodies of up to this many bytes are read into memory."""
 ALIGNMENT = 64
 """The binary section begins at a multiple of this, for the vector instructions that read it."""
+GROWN = 256 * 1024
+"""Bytes to begin with for a large body whose size is not known."""
+MAX_CHUNKS = 65536
+"""Non-empty chunks of one body: each costs as much as a read."""
 ROOM = 4
 """Bytes before the data of a raw request, for the length that a BYTES element needs."""
 
 _LIMIT_ADVICE = "Use --http-max-input-size to increase the limit."
+
+
+class FramingError(RequestError):
+    """The rest of the body will not be read: the connection has to end."""
 
 
 class Body(NamedTuple):
@@ -37,6 +46,12 @@ class Body(NamedTuple):
     start: int = 0
 
 
+async def receive_text(request: web.BaseRequest, limit: int) -> Buffer:
+    """A body that is one JSON document, of at most `limit` bytes. Raises RequestError."""
+    _invite(request)
+    return await _collect(request, limit)
+
+
 async def receive(request: web.BaseRequest, client: Client, model: str, limit: int, blocks: list[Block]) -> Body:
     """Read the body; a block that it needs is added to `blocks`. Raises RequestError, ArenaFull.
 
@@ -46,16 +61,24 @@ async def receive(request: web.BaseRequest, client: Client, model: str, limit: i
     encoding = headers.get(hdrs.CONTENT_ENCODING)
     compressed = encoding is not None and is_compressed(encoding)
     length = _header_length(headers.get(HEADER_LENGTH))
-    if headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    _invite(request)
     if compressed:
         packed = await _collect(request, limit)
         return _split(await asyncio.to_thread(decompress, packed, limit), length, limit)
     size = request.content_length
-    if size is None or size <= SMALL or length is None:
-        return _split(await _collect(request, limit if length is None else None), length, limit)
-    _check_length(length, size, limit)
-    return await _receive_into_block(request, client, model, length, blocks)
+    if length is None:
+        return _split(await _collect(request, limit), None, limit)
+    if size is not None and size <= SMALL:
+        return _split(await _collect(request, None), length, limit)
+    if size is not None:
+        _check_length(length, size, limit)
+    return await _receive_into_block(request, client, model, length, limit, blocks)
+
+
+def _invite(request: web.BaseRequest) -> None:
+    """Tell a client that waits for it to send the body."""
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def _header_length(value: str | None) -> int | None:
@@ -101,35 +124,70 @@ def _split(data: Buffer, length: int | None, limit: int) -> Body:
     return Body(view[:length], view[length:])
 
 
+async def _pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
+    """The body as it arrives. Raises FramingError."""
+    chunks = 0
+    while True:
+        piece, ends_chunk = await request.content.readchunk()
+        chunks += ends_chunk
+        if chunks > MAX_CHUNKS:
+            raise FramingError(
+                ErrorCode.INVALID_ARG,
+                f"Chunked request body exceeds maximum of {MAX_CHUNKS} non-empty chunks. "
+                "Send fewer or larger HTTP chunks.",
+            )
+        if piece:
+            yield piece
+        elif not ends_chunk:
+            return
+
+
 async def _collect(request: web.BaseRequest, limit: int | None) -> Buffer:
     """The whole body in memory, of which at most `limit` bytes can be of use."""
-    content = request.content
-    if content.is_eof():  # it came with the headers
-        return content.read_nowait()
+    size = request.content_length
+    if size is not None and request.content.is_eof():  # it came with the headers
+        return request.content.read_nowait()
     if limit is not None:
-        _check_length(None, request.content_length or 0, limit)
+        _check_length(None, size or 0, limit)
     data = bytearray()
-    while chunk := await content.readany():
-        data += chunk
+    async for piece in _pieces(request):
+        data += piece
         if limit is not None:
             _check_length(None, len(data), limit)
     return data
 
 
 async def _receive_into_block(
-    request: web.BaseRequest, client: Client, model: str, length: int, blocks: list[Block]
+    request: web.BaseRequest, client: Client, model: str, length: int, limit: int, blocks: list[Block]
 ) -> Body:
-    size = request.content_length or 0
+    """A body into a block of its size, or of a size that grows with it where it comes in chunks."""
+    size = request.content_length
     begin = -length % ALIGNMENT if length else ALIGNMENT
-    block = await client.allocate(model, begin + size)
+    block = await client.allocate(model, begin + (size or GROWN))
     blocks.append(block)
-    view = block.view(begin, size)
     position = 0
-    while position < size:
-        chunk, _ = await request.content.readchunk()
-        if not chunk and request.content.at_eof():
-            raise RequestError(ErrorCode.INVALID_ARG, f"the body ends after {position} of {size} bytes")
-        view[position : position + len(chunk)] = chunk
-        position += len(chunk)
-    copies.count("request body", size)
+    async for piece in _pieces(request):
+        end = position + len(piece)
+        if size is None:
+            if length == 0:
+                _check_length(length, end, limit)
+            if begin + end > block.size:
+                block = await _enlarged(block, client, model, begin + 2 * end, blocks)
+        block.view(begin + position, len(piece))[:] = piece
+        position = end
+    if position < (size or 0):
+        raise RequestError(ErrorCode.INVALID_ARG, f"the body ends after {position} of {size} bytes")
+    _check_length(length, position, limit)
+    copies.count("request body", position)
+    view = block.view(begin, position)
     return Body(view[:length], view[length:], block, begin + length)
+
+
+async def _enlarged(block: Block, client: Client, model: str, size: int, blocks: list[Block]) -> Block:
+    """A block of `size` bytes with what is in `block`, in its place among `blocks`."""
+    larger = await client.allocate(model, size)
+    larger.view(0, block.size)[:] = block.view(0, block.size)
+    copies.count("grown body", block.size)
+    blocks[blocks.index(block)] = larger
+    client.release([block])
+    return larger

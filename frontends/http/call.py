@@ -1,15 +1,17 @@
 """What a handler of the HTTP frontend gets: one request, and what the process serves it with."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from aiohttp import web
 
 from broker.client import Client
-from broker.messages import ErrorCode
+from broker.messages import ErrorCode, Message
 from frontends.errors import RequestError
-
-NEWEST = -1
+from frontends.forwarding import Forwarding
+from frontends.labels import LabelSource
+from frontends.restricted import Restrictions
+from frontends.versions import parse_version
 
 
 class Options(NamedTuple):
@@ -18,39 +20,56 @@ class Options(NamedTuple):
     server_id: str
     server_version: str
     max_input_byte_size: int
+    allows_client_memory: bool
+    restrictions: Restrictions
+    forwarding: Forwarding
 
     @staticmethod
-    def of(options: dict[str, Any]) -> "Options":
-        """Pick them from the broker's Welcome."""
-        return Options(options["id"], options["version"], options["http_max_input_size"])
+    def of(options: Mapping[str, Any]) -> "Options":
+        """Pick them from the broker's Welcome. Raises ValueError."""
+        return Options(
+            options["id"],
+            options["version"],
+            options["http_max_input_size"],
+            options.get("allow_client_shm", True),
+            Restrictions.parse(options.get("http_restricted_api", ())),
+            Forwarding(options.get("http_header_forward_pattern", "")),
+        )
 
 
 class Call(NamedTuple):
-    """One HTTP request. `model` and `version_text` are what its path names, `""` for what it does not."""
+    """One HTTP request. `names` are the parts of its path that the route names."""
 
     client: Client
     options: Options
+    labels: LabelSource
     request: web.BaseRequest
-    model: str
-    version_text: str
+    names: Mapping[str, str]
+
+    @property
+    def model(self) -> str:
+        """The model in the path, `""` for none."""
+        return self.names.get("model", "")
 
     @property
     def version(self) -> int:
         """The version in the path. Raises RequestError."""
-        return parse_version(self.version_text)
+        return parse_version(self.names.get("version", ""))
+
+    @property
+    def trace_context(self) -> tuple[str, str]:
+        """The W3C trace context of the client: traceparent and tracestate."""
+        headers = self.request.headers
+        context = headers.get("traceparent", ""), headers.get("tracestate", "")
+        return context if "".join(context).isascii() else ("", "")
+
+    async def ask(self, question: Callable[[int], Message]) -> Any:
+        """The content of the broker's answer to a question, which is made from its number. Raises RequestError."""
+        number = self.client.number()
+        answer = await self.client.ask(question(number), number)
+        if answer.code != ErrorCode.OK:
+            raise RequestError(answer.code, answer.error)
+        return answer.content
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
-
-
-def parse_version(text: str) -> int:
-    """The version that digits name, NEWEST for none. Raises RequestError."""
-    if not text:
-        return NEWEST
-    if len(text) > 19 or (version := int(text)) >= 2**63:
-        raise RequestError(
-            ErrorCode.INVALID_ARG,
-            f"failed to get model version from specified version string '{text}' (details: stol), "
-            "version should be an integral value > 0",
-        )
-    return version

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from broker.messages import ErrorCode, Response
+from broker.messages import ErrorCode, Response, Target
+from frontends import shared_memory
+from frontends.classification import Classes, classify
 from frontends.errors import RequestError
 from frontends.http.documents import (
     Members,
@@ -25,7 +27,9 @@ from frontends.parameters import NO_PARAMETERS, RequestParameters, read
 from shm.arena import Buffer
 from shm.ref import TensorRef
 
-_SOURCES = ("data", "binary_data_size", "shared_memory_region")
+_MAX_BYTE_SIZE = 2**64 - 1
+_REGION = "shared_memory_region"
+_SOURCES = ("data", "binary_data_size", _REGION)
 _ONE_SOURCE = (
     "Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', "
     "'shared_memory_region' in 'parameters'. But "
@@ -42,11 +46,36 @@ class Input(NamedTuple):
     start: int
 
 
-class Selection(NamedTuple):
-    """Which outputs are wanted in binary: those `listed` as they say (empty: all outputs), else `is_binary`."""
+class Output(NamedTuple):
+    """How a client wants an output: in binary or as JSON, all of it or its `classes` highest values, or in `target`."""
 
-    listed: Mapping[str, bool]
+    is_binary: bool = False
+    classes: int = 0
+    target: Target | None = None
+
+
+_AS_JSON = Output()
+
+
+class Selection(NamedTuple):
+    """Which outputs are wanted: those `listed` as they say; none listed means all, in binary or not."""
+
+    listed: Mapping[str, Output]
     is_binary: bool
+
+    def of(self, name: str) -> Output:
+        """How the output is wanted."""
+        return self.listed.get(name, _AS_JSON) if self.listed else Output(self.is_binary)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether an output is to be classified."""
+        return any(output.classes for output in self.listed.values())
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Where outputs are wanted in the client's memory."""
+        return tuple([output.target for output in self.listed.values() if output.target is not None])
 
 
 class Request(NamedTuple):
@@ -54,7 +83,7 @@ class Request(NamedTuple):
 
     request_id: str
     parameters: RequestParameters
-    inputs: list[Input]
+    inputs: list[Input | TensorRef]  # references for those in the client's memory
     selection: Selection
 
 
@@ -66,12 +95,13 @@ def decode_request(document: Any, binary: Buffer, model: str, limit: int) -> Req
     members = document if is_object(document) else {}
     request_id = string(members["id"], "id") if "id" in members else ""
     parameters, is_binary = _decode_parameters(members)
-    inputs: list[Input] = []
+    inputs: list[Input | TensorRef] = []
     position = 0
     for entry in array(member(members, "inputs"), "inputs"):
-        inputs.append(_decode_input(entry, binary, position, model, limit))
-        if inputs[-1].start >= 0:
-            position += len(inputs[-1].data)
+        given = _decode_input(entry, binary, position, model, limit)
+        if isinstance(given, Input) and given.start >= 0:
+            position += len(given.data)
+        inputs.append(given)
     if position != len(binary):
         raise _invalid(f"unexpected additional input data for model '{model}'")
     listed = _decode_outputs(members["outputs"]) if "outputs" in members else {}
@@ -99,17 +129,25 @@ class _JsonParameters:
         return unsigned(value, name)
 
     def custom(self, name: str, value: Any) -> str | int | float | bool:
-        string(name, "parameters")
-        if type(value) is str:
-            return string(value, name)
-        if type(value) is int:
-            return value if -(2**63) <= value < 2**63 else float(value)
-        if type(value) is bool or type(value) is float:
-            return value
-        raise _invalid(f"parameter '{name}' has invalid type. It should be either 'int', 'bool', or 'string'.")
+        return custom_parameter(name, value)
 
 
 _PARAMETERS = _JsonParameters()
+
+
+def custom_parameter(name: str, value: Any) -> str | int | float | bool:
+    """A parameter that only the model understands. Raises RequestError."""
+    string(name, "parameters")
+    if type(value) is str:
+        return string(value, name)
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        try:
+            return float(value)
+        except OverflowError:  # beyond the largest double
+            raise unreadable("parameters", "Number too big to be stored in double.") from None
+    if isinstance(value, int | float):
+        return value
+    raise _invalid(f"parameter '{name}' has invalid type. It should be either 'int', 'bool', or 'string'.")
 
 
 def _decode_parameters(members: Members) -> tuple[RequestParameters, bool]:
@@ -121,16 +159,13 @@ def _decode_parameters(members: Members) -> tuple[RequestParameters, bool]:
         text = "failed to get request params.: attempt to get members for non-object"
         raise RequestError(ErrorCode.INTERNAL, text)
     is_binary = given.pop("binary_data_output", False)
-    try:
-        return read(given.items(), _PARAMETERS), boolean(is_binary, "binary_data_output")
-    except OverflowError:  # an integer beyond the largest double
-        raise unreadable("parameters", "Number too big to be stored in double.") from None
+    return read(given.items(), _PARAMETERS), boolean(is_binary, "binary_data_output")
 
 
 # ------------------------------------------------------------------------------------------- inputs and outputs
 
 
-def _decode_input(entry: Any, binary: Buffer, position: int, model: str, limit: int) -> Input:
+def _decode_input(entry: Any, binary: Buffer, position: int, model: str, limit: int) -> Input | TensorRef:
     """One of `inputs`; binary data begins at `position`."""
     members = entry if is_object(entry) else {}
     parameters = _parameters_of(members)
@@ -138,8 +173,8 @@ def _decode_input(entry: Any, binary: Buffer, position: int, model: str, limit: 
     name = string(member(members, "name"), "name")
     datatype = string(member(members, "datatype"), "datatype")
     shape = tuple([unsigned(dim, "shape") for dim in array(member(members, "shape"), "shape")])
-    if source == "shared_memory_region":
-        raise _unknown_region(string(parameters[source], source))
+    if source == _REGION:
+        return shared_memory.reference(name, datatype, shape, *_range(parameters))
     if source == "data":
         return Input(name, datatype, shape, decode_values(name, datatype, shape, members[source], limit), -1)
     size = unsigned(parameters[source], source)
@@ -164,40 +199,44 @@ def _source(members: Members, parameters: Members) -> str:
     return given[0]
 
 
-def _decode_outputs(value: Any) -> dict[str, bool]:
-    """The requested outputs by name, and which of them are wanted in binary."""
-    listed: dict[str, bool] = {}
+def _range(parameters: Members) -> tuple[str, int, int]:
+    """The region, offset and size that the parameters of a tensor in the client's memory name.
+
+    A size that is missing is more than any region has.
+    """
+    region = string(parameters[_REGION], _REGION)
+    offset = unsigned(parameters.get("shared_memory_offset", 0), "shared_memory_offset")
+    byte_size = parameters.get("shared_memory_byte_size", _MAX_BYTE_SIZE - offset)
+    return region, offset, unsigned(byte_size, "shared_memory_byte_size")
+
+
+def _decode_outputs(value: Any) -> dict[str, Output]:
+    """The requested outputs by name."""
+    listed: dict[str, Output] = {}
     for entry in array(value, "outputs"):
         members = entry if is_object(entry) else {}
         name = string(member(members, "name"), "name")
         if name in listed:
             raise _invalid(f"output '{name}' already exists in request")
-        listed[name] = _is_binary(name, _parameters_of(members))
+        listed[name] = _decode_output(name, _parameters_of(members))
     return listed
 
 
-def _is_binary(name: str, parameters: Members) -> bool:
+def _decode_output(name: str, parameters: Members) -> Output:
     if not parameters:
-        return False
+        return _AS_JSON
     classes = parameters.get("classification", 0)
     if not is_unsigned(classes):
         text = "attempt to access JSON non-unsigned-integer as unsigned-integer"
         raise RequestError(ErrorCode.INTERNAL, f"Unable to set 'classification': {text}")
     is_binary = boolean(parameters.get("binary_data", False), "binary_data")
-    if "shared_memory_region" in parameters:
-        region = string(parameters["shared_memory_region"], "shared_memory_region")
-        for other, is_set in (("classification", classes), ("binary_data", is_binary)):
-            if is_set:
-                raise _invalid(f"Output can't set both 'shared_memory_region' and '{other}'")
-        raise _unknown_region(region)
-    if classes:
-        text = f"'classification' is not supported, requested for output '{name}'"
-        raise RequestError(ErrorCode.UNSUPPORTED, text)
-    return is_binary
-
-
-def _unknown_region(name: str) -> RequestError:
-    return RequestError(ErrorCode.NOT_FOUND, f"Unable to find shared memory region: '{name}'")
+    if _REGION not in parameters:
+        return Output(is_binary, classes)
+    region, offset, byte_size = _range(parameters)
+    for other, is_set in (("classification", classes), ("binary_data", is_binary)):
+        if is_set:
+            raise _invalid(f"Output can't set both '{_REGION}' and '{other}'")
+    return Output(target=shared_memory.target(name, region, offset, byte_size))
 
 
 # ------------------------------------------------------------------------------------------- responses
@@ -210,38 +249,55 @@ class Reply(NamedTuple):
     blobs: list[bytes]
 
 
-def encode_response(response: Response, outputs: Sequence[bytes], request_id: str, selection: Selection) -> Reply:
-    """A successful response whose outputs' bytes are `outputs`. Raises RequestError."""
+def encode_response(
+    response: Response, outputs: Sequence[bytes], request_id: str, selection: Selection, classes: Classes | None
+) -> Reply:
+    """A successful response whose outputs' bytes are `outputs`, nothing for those in the client's memory.
+
+    `classes` is needed when an output is to be classified. Raises RequestError.
+    """
     document: Members = {"id": request_id} if request_id else {}
     document["model_name"] = response.model
     document["model_version"] = str(response.version)
     if response.parameters:
-        document["parameters"] = _encode_parameters(response.parameters)
+        document["parameters"] = {name: encode_parameter(name, value) for name, value in response.parameters.items()}
     blobs: list[bytes] = []
-    entries = document["outputs"] = []
-    for ref, data in zip(response.outputs, outputs, strict=True):
-        entry: Members = {"name": ref.name, "datatype": ref.datatype, "shape": ref.shape}
-        if selection.listed.get(ref.name, False) if selection.listed else selection.is_binary:
-            entry["parameters"] = {"binary_data_size": len(data)}
-            blobs.append(data)
-        else:
-            entry["data"] = orjson.Fragment(_encode_data(ref, data))
-        entries.append(entry)
+    document["outputs"] = [
+        _encode_output(ref, data, selection.of(ref.name), classes, blobs)
+        for ref, data in zip(response.outputs, outputs, strict=True)
+    ]
     return Reply(dump(document), blobs)
 
 
-def _encode_data(ref: TensorRef, data: bytes) -> bytes:
+def _encode_output(ref: TensorRef, data: bytes, wanted: Output, classes: Classes | None, blobs: list[bytes]) -> Members:
+    """An output's entry; its bytes are added to `blobs` when they are wanted in binary."""
+    if wanted.classes and classes is not None:
+        ref = classify(ref, data, wanted.classes, classes)
+        data = ref.data or b""
+    entry: Members = {"name": ref.name, "datatype": ref.datatype, "shape": ref.shape}
+    if shared_memory.is_in_client_memory(ref):
+        return entry
+    if wanted.is_binary:
+        entry["parameters"] = {"binary_data_size": len(data)}
+        blobs.append(data)
+    else:
+        entry["data"] = orjson.Fragment(encode_data(ref, data))
+    return entry
+
+
+def encode_data(ref: TensorRef, data: bytes) -> bytes:
+    """An output's flat JSON array. Raises RequestError."""
     try:
         return encode_values(ref.name, ref.datatype, data)
     except ValueError as error:
         raise RequestError(ErrorCode.INTERNAL, f"output '{ref.name}' is malformed: {error}") from None
 
 
-def _encode_parameters(parameters: Members) -> orjson.Fragment:
-    for name, value in parameters.items():
-        if not isinstance(value, str | int | float):
-            raise RequestError(ErrorCode.UNSUPPORTED, f"response parameter '{name}' has a type that JSON cannot carry")
-    return orjson.Fragment(dump_leniently(parameters))
+def encode_parameter(name: str, value: Any) -> orjson.Fragment:
+    """The value of a response's parameter. Raises RequestError."""
+    if not isinstance(value, str | int | float):
+        raise RequestError(ErrorCode.UNSUPPORTED, f"response parameter '{name}' has a type that JSON cannot carry")
+    return orjson.Fragment(dump_leniently(value))
 
 
 def _invalid(text: str) -> RequestError:

@@ -119,15 +119,16 @@ def is_unsigned(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= MAX_UNSIGNED
 
 
-def member(members: Any, name: str) -> Any:
-    """A required member. Raises RequestError."""
+def member(members: Any, name: str, shown: str | None = None) -> Any:
+    """A required member; an error names it as `shown`. Raises RequestError."""
     try:
         return members[name]
     except (KeyError, TypeError):
-        raise unreadable(name, f"attempt to access non-existing object member '{name}'") from None
+        reason = f"attempt to access non-existing object member '{name}'"
+        raise unreadable(name if shown is None else shown, reason) from None
 
 
-def string(value: Any, name: str) -> str:
+def string(value: Any, name: str = "") -> str:
     """`value` as a string that is UTF-8. Raises RequestError naming the member."""
     if type(value) is not str:
         raise unreadable(name, "attempt to access JSON non-string as string")
@@ -138,21 +139,21 @@ def string(value: Any, name: str) -> str:
     return value
 
 
-def boolean(value: Any, name: str) -> bool:
+def boolean(value: Any, name: str = "") -> bool:
     """`value` as a boolean. Raises RequestError naming the member."""
     if type(value) is not bool:
         raise unreadable(name, "attempt to access JSON non-boolean as boolean")
     return value
 
 
-def unsigned(value: Any, name: str) -> int:
+def unsigned(value: Any, name: str = "") -> int:
     """`value` as an unsigned integer of 64 bits. Raises RequestError naming the member."""
     if not is_unsigned(value):
         raise unreadable(name, "attempt to access JSON non-unsigned-integer as unsigned-integer")
     return value
 
 
-def array(value: Any, name: str) -> list[Any]:
+def array(value: Any, name: str = "") -> list[Any]:
     """`value` as an array. Raises RequestError naming the member."""
     if type(value) is not list:
         raise unreadable(name, "attempt to access JSON non-array as array")
@@ -160,5 +161,5 @@ def array(value: Any, name: str) -> list[Any]:
 
 
 def unreadable(name: str, reason: str) -> RequestError:
-    """The error of a member that is missing or has the wrong type."""
-    return RequestError(ErrorCode.INTERNAL, f"Unable to parse '{name}': {reason}")
+    """The error of a member that is missing or has the wrong type; `name` is `""` where Triton names none."""
+    return RequestError(ErrorCode.INTERNAL, f"Unable to parse '{name}': {reason}" if name else reason)

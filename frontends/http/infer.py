@@ -7,20 +7,23 @@ from functools import partial
 
 from aiohttp import hdrs, web
 
-from broker.client import Client
-from broker.messages import ErrorCode, GetModelMetadata, Infer, Response
+from broker.messages import ErrorCode, GetModelConfig, Infer
 from frontends.errors import RequestError
+from frontends.http.blocks import until_sent
 from frontends.http.body import ALIGNMENT, HEADER_LENGTH, ROOM, SMALL, Body, receive
 from frontends.http.call import Call
 from frontends.http.codec import Input, Reply, Request, Selection, decode_request, encode_response
 from frontends.http.compression import ACCEPTED, UnknownEncoding, choose, compress
 from frontends.http.conversion import convert
 from frontends.http.documents import parse
+from frontends.http.outputs import take_outputs
 from frontends.http.replies import JSON, failure
 from frontends.parameters import NO_PARAMETERS
-from shm import copies
-from shm.arena import INLINE, ArenaFull, Block, inline
+from shm.arena import INLINE, Block, inline
 from shm.ref import TensorRef
+
+ENDPOINT = "HTTP end point"
+"""What a client is told cannot serve a decoupled model."""
 
 _BINARY = "application/octet-stream"
 _RAW = Request("", NO_PARAMETERS, [], Selection({}, is_binary=True))
@@ -30,27 +33,30 @@ async def infer(call: Call) -> web.StreamResponse:
     """Serve one inference request. Raises RequestError."""
     received = time.monotonic()
     version = call.version
-    blocks: list[Block] = []
     try:
-        request, body = await _read(call, blocks)
-        inputs = await _stored(call, request, body, blocks)
+        with until_sent(call.client) as blocks:
+            request, body = await _read(call, blocks)
+            forwarded = call.options.forwarding.parameters(call.request.headers.items())
+            inputs = await _stored(call, request, body, blocks)
     except RequestError as error:
-        call.client.release(blocks)
         await _refuse_unknown(call, version)
         if isinstance(error, UnknownEncoding):
             return failure(error, {hdrs.ACCEPT_ENCODING: ACCEPTED})
         raise
-    except ArenaFull as error:
-        call.client.release(blocks)
-        raise RequestError(ErrorCode.UNAVAILABLE, str(error)) from None
-    except BaseException:
-        call.client.release(blocks)
-        raise
     question = _question(call, request, inputs, version, received)
+    if forwarded:
+        question = question._replace(parameters={**question.parameters, **forwarded})
+    return await _send(call, await _reply(call, question, request, blocks))
+
+
+async def _reply(call: Call, question: Infer, request: Request, blocks: list[Block]) -> Reply:
     response = await call.client.infer(question, blocks)
-    outputs = _take_outputs(call.client, response)
-    encode = partial(encode_response, response, outputs, request.request_id, request.selection)
-    return await _send(call, await convert(sum(map(len, outputs)), encode))
+    outputs = take_outputs(call.client, response)
+    classes = None
+    if request.selection.has_classes:
+        classes = await call.labels.of(response.model, response.version)
+    encode = partial(encode_response, response, outputs, request.request_id, request.selection, classes)
+    return await convert(sum(map(len, outputs)), encode)
 
 
 async def _read(call: Call, blocks: list[Block]) -> tuple[Request, Body]:
@@ -73,7 +79,9 @@ async def _stored(call: Call, request: Request, body: Body, blocks: list[Block])
     return tuple([await _store(call, each, body, blocks) for each in request.inputs])
 
 
-async def _store(call: Call, given: Input, body: Body, blocks: list[Block]) -> TensorRef:
+async def _store(call: Call, given: Input | TensorRef, body: Body, blocks: list[Block]) -> TensorRef:
+    if isinstance(given, TensorRef):
+        return given
     name, datatype, shape, data, start = given
     if start >= 0 and body.block is not None:
         return body.block.ref(name, datatype, shape, body.start + start, len(data))
@@ -100,6 +108,7 @@ async def _store_raw(call: Call, body: Body, blocks: list[Block]) -> TensorRef:
 
 def _question(call: Call, request: Request, inputs: tuple[TensorRef, ...], version: int, received: float) -> Infer:
     parameters = request.parameters
+    traceparent, tracestate = call.trace_context
     return Infer(
         request=call.client.number(),
         model=call.model,
@@ -114,38 +123,19 @@ def _question(call: Call, request: Request, inputs: tuple[TensorRef, ...], versi
         timeout_us=parameters.timeout_us,
         is_raw=request is _RAW,
         received=received,
+        endpoint=ENDPOINT,
+        targets=request.selection.targets,
+        traceparent=traceparent,
+        tracestate=tracestate,
     )
 
 
 async def _refuse_unknown(call: Call, version: int) -> None:
     """Raise the error of a model or version that cannot be asked, if that is so: it comes before all others."""
-    number = call.client.number()
-    answer = await call.client.ask(GetModelMetadata(number, call.model, version), number)
-    if answer.code != ErrorCode.OK:
-        raise RequestError(answer.code, answer.error)
-
-
-def _take_outputs(client: Client, response: Response) -> list[bytes]:
-    """Copy the outputs of a response out of shared memory and give their blocks back, whatever happens.
-
-    Raises RequestError with the response's error, if it is one.
-    """
-    try:
-        if response.code != ErrorCode.OK:
-            raise RequestError(response.code, response.error)
-        return [_copied(client, ref) for ref in response.outputs]
-    except (KeyError, ValueError) as error:
-        text = f"the output of model '{response.model}' is lost: {error}"
-        raise RequestError(ErrorCode.INTERNAL, text) from None
-    finally:
-        client.done_with(response.outputs)
-
-
-def _copied(client: Client, ref: TensorRef) -> bytes:
-    if ref.data is not None:
-        return ref.data
-    copies.count("response", ref.byte_size)
-    return bytes(client.regions.view(ref))
+    config = await call.ask(lambda number: GetModelConfig(number, call.model, version))
+    if config.get("model_transaction_policy", {}).get("decoupled", False):
+        text = f"{ENDPOINT} doesn't support models with decoupled transaction policy"
+        raise RequestError(ErrorCode.UNSUPPORTED, text)
 
 
 async def _send(call: Call, reply: Reply) -> web.StreamResponse:

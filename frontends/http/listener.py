@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -33,7 +34,7 @@ class HttpServer:
                 await self._connections.shutdown(seconds)
 
 
-async def listen(dispatch: Dispatch, descriptor: int) -> HttpServer:
+async def listen(dispatch: Dispatch, descriptor: int, tls: ssl.SSLContext | None = None) -> HttpServer:
     """Serve requests on an inherited listening socket; a client's disconnect cancels its request."""
     connections = web.Server(
         dispatch,
@@ -43,5 +44,5 @@ async def listen(dispatch: Dispatch, descriptor: int) -> HttpServer:
         read_bufsize=READ_BUFFER,
     )
     loop = asyncio.get_running_loop()
-    listener = await loop.create_server(connections, sock=socket.socket(fileno=descriptor), backlog=BACKLOG)
+    listener = await loop.create_server(connections, sock=socket.socket(fileno=descriptor), backlog=BACKLOG, ssl=tls)
     return HttpServer(listener, connections)

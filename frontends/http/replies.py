@@ -15,12 +15,27 @@ _TEXT_HEADERS = {hdrs.CONTENT_TYPE: "text/plain"}
 
 def document(content: Any) -> web.Response:
     """A JSON document."""
-    return web.Response(body=dump(content), headers=_JSON_HEADERS)
+    return written(dump(content))
 
 
-def empty(is_success: bool) -> web.Response:
+def written(text: bytes) -> web.Response:
+    """A JSON document that is written already."""
+    return web.Response(body=text, headers=_JSON_HEADERS)
+
+
+def error_document(message: str) -> bytes:
+    """The body of an error."""
+    return dump({"error": message.encode("utf-8", "replace").decode()})
+
+
+def done() -> web.Response:
+    """What was asked for has been done; there is nothing to say about it."""
+    return web.Response(headers=_JSON_HEADERS)
+
+
+def health(is_good: bool) -> web.Response:
     """Yes or no without a body."""
-    return web.Response(status=200 if is_success else 400, headers=_TEXT_HEADERS)
+    return web.Response(status=200 if is_good else 400, headers=_TEXT_HEADERS)
 
 
 def failure(error: RequestError, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -28,6 +43,11 @@ def failure(error: RequestError, headers: Mapping[str, str] | None = None) -> we
     response = _failure(error.message, HTTP_STATUS[error.code])
     response.headers.update(headers or {})
     return response
+
+
+def restricted(message: str) -> web.Response:
+    """A header is missing that this API is restricted to."""
+    return _failure(message, 403)
 
 
 def not_found() -> web.Response:
@@ -41,5 +61,4 @@ def method_not_allowed() -> web.Response:
 
 
 def _failure(message: str, status: int, reason: str | None = None) -> web.Response:
-    text = message.encode("utf-8", "replace").decode()
-    return web.Response(body=dump({"error": text}), status=status, reason=reason, headers=_JSON_HEADERS)
+    return web.Response(body=error_document(message), status=status, reason=reason, headers=_JSON_HEADERS)

@@ -4,37 +4,55 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from frontends.http import queries
+from frontends.http import generate, queries, regions, repository, settings
 from frontends.http.call import Handler
 from frontends.http.infer import infer
 
 _MODEL = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]+))?"
+_MEMORY = r"/v2/(?P<kind>system|cuda)sharedmemory(?:/region/(?P<region>[^/]+))?"
+_REPOSITORY = r"/v2/repository(?:/(?P<repository>[^/]+))?"
+_TRACE = r"/v2(?:/models/(?P<model>[^/]+))?/trace/setting"
 
-ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", r"/v2/models/stats", queries.statistics),
-    ("GET", _MODEL, queries.model_metadata),
-    ("GET", _MODEL + "/ready", queries.model_ready),
-    ("POST", _MODEL + "/infer", infer),
-    ("GET", _MODEL + "/config", queries.model_config),
-    ("GET", _MODEL + "/stats", queries.model_statistics),
-    ("GET", r"/v2", queries.server_metadata),
-    ("GET", r"/v2/health/live", queries.server_live),
-    ("GET", r"/v2/health/ready", queries.server_ready),
+
+class Route(NamedTuple):
+    """A handler for each method, and the category that may be restricted."""
+
+    pattern: str
+    category: str
+    handlers: dict[str, Handler]
+
+
+ROUTES = (
+    Route(r"/v2/models/stats", "statistics", {"GET": queries.statistics}),
+    Route(r"/v2/logging", "logging", {"GET": settings.log_settings, "POST": settings.update_log_settings}),
+    Route(_MODEL, "metadata", {"GET": queries.model_metadata}),
+    Route(_MODEL + "/ready", "health", {"GET": queries.model_ready}),
+    Route(_MODEL + "/infer", "inference", {"POST": infer}),
+    Route(_MODEL + "/generate", "inference", {"POST": generate.generate}),
+    Route(_MODEL + "/generate_stream", "inference", {"POST": generate.generate_stream}),
+    Route(_MODEL + "/config", "model-config", {"GET": queries.model_config}),
+    Route(_MODEL + "/stats", "statistics", {"GET": queries.model_statistics}),
+    Route(_TRACE, "trace", {"GET": settings.trace_settings, "POST": settings.update_trace_settings}),
+    Route(r"/v2", "metadata", {"GET": queries.server_metadata}),
+    Route(r"/v2/health/live", "health", {"GET": queries.server_live}),
+    Route(r"/v2/health/ready", "health", {"GET": queries.server_ready}),
+    Route(_MEMORY + "/status", "shared-memory", {"GET": regions.status}),
+    Route(_MEMORY + "/register", "shared-memory", {"POST": regions.register}),
+    Route(_MEMORY + "/unregister", "shared-memory", {"POST": regions.unregister}),
+    Route(_REPOSITORY + "/index", "model-repository", {"POST": repository.index}),
+    Route(_REPOSITORY + r"/models/(?P<model>[^/]+)/load", "model-repository", {"POST": repository.load}),
+    Route(_REPOSITORY + r"/models/(?P<model>[^/]+)/unload", "model-repository", {"POST": repository.unload}),
 )
 
 
 class Target(NamedTuple):
-    """Where a path leads: a handler for each method, and what the path names."""
+    """Where a path leads: its route, and the parts that the route's pattern names."""
 
-    handlers: dict[str, Handler]
-    model: str
-    version_text: str
+    route: Route
+    names: dict[str, str]
 
 
-_TABLE = [
-    (re.compile(pattern), {method: handler for method, other, handler in ROUTES if other == pattern})
-    for pattern in dict.fromkeys(pattern for _, pattern, _ in ROUTES)
-]
+_TABLE = [(re.compile(route.pattern), route) for route in ROUTES]
 
 
 @lru_cache(maxsize=4096)
@@ -43,11 +61,10 @@ def resolve(raw_path: str) -> Target | None:
     path = raw_path.partition("?")[0]
     if not _is_utf8(path):
         return None
-    for pattern, handlers in _TABLE:
+    for pattern, route in _TABLE:
         match = pattern.fullmatch(path)
         if match is not None:
-            names = match.groupdict()
-            return Target(handlers, names.get("model") or "", names.get("version") or "")
+            return Target(route, {name: part for name, part in match.groupdict().items() if part is not None})
     return None
 
 

@@ -1,6 +1,7 @@
 """The HTTP frontend: every request goes through the route table to its handler, errors become responses."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -10,28 +11,34 @@ from broker.client import Client
 from broker.messages import ErrorCode
 from frontends.errors import RequestError
 from frontends.http import replies
-from frontends.http.call import Call, Options
+from frontends.http.body import FramingError
+from frontends.http.call import Call, Handler, Options
 from frontends.http.listener import Dispatch, HttpServer, listen
 from frontends.http.routes import resolve
+from frontends.http.tls import tls_context
+from frontends.labels import LabelSource
 
 _log = logging.getLogger(__name__)
 
 
 async def serve(client: Client, options: dict[str, Any], place: Place) -> HttpServer:
-    """Start serving."""
-    return await listen(_dispatcher(client, Options.of(options)), place.descriptor)
+    """Start serving. Raises ValueError or OSError for options that cannot be."""
+    dispatch = _dispatcher(client, Options.of(options), LabelSource(client))
+    return await listen(dispatch, place.descriptor, tls_context(options))
 
 
-def _dispatcher(client: Client, options: Options) -> Dispatch:
+def _dispatcher(client: Client, options: Options, labels: LabelSource) -> Dispatch:
     async def dispatch(request: web.BaseRequest) -> web.StreamResponse:
-        target = resolve(request.raw_path)
-        if target is None:
-            return replies.not_found()
-        handler = target.handlers.get(request.method)
-        if handler is None:
-            return replies.method_not_allowed()
+        found = _find(request, options)
+        if isinstance(found, web.Response):
+            return found
+        handler, names = found
         try:
-            return await handler(Call(client, options, request, target.model, target.version_text))
+            return await handler(Call(client, options, labels, request, names))
+        except FramingError as error:
+            response = replies.failure(error)
+            response.force_close()
+            return response
         except RequestError as error:
             return replies.failure(error)
         except web.RequestPayloadError as error:
@@ -43,3 +50,15 @@ def _dispatcher(client: Client, options: Options) -> Dispatch:
             return replies.failure(RequestError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}"))
 
     return dispatch
+
+
+def _find(request: web.BaseRequest, options: Options) -> tuple[Handler, Mapping[str, str]] | web.Response:
+    """The handler of a request and the names in its path; or the refusal, of which the first counts."""
+    target = resolve(request.raw_path)
+    if target is None:
+        return replies.not_found()
+    refusal = options.restrictions.refusal(target.route.category, request.headers)
+    if refusal is not None:
+        return replies.restricted(refusal)
+    handler = target.route.handlers.get(request.method)
+    return replies.method_not_allowed() if handler is None else (handler, target.names)

@@ -141,7 +141,8 @@ def encode_values(name: str, datatype: str, data: Buffer) -> bytes:
         return _strings(deserialize_bytes(data).tolist())
     values = np.frombuffer(data, NUMPY[datatype])
     if datatype == "FP32":
-        values = values.astype(np.float64)  # so that the shortest text of the exact value is written
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            values = values.astype(np.float64)  # so that the shortest text of the exact value is written
     if datatype in {"FP32", "FP64"} and not np.isfinite(values).all():
         return dump_leniently(values.tolist())
     return dump(values)

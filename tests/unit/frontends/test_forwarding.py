@@ -29,8 +29,3 @@ def test_names_that_mean_something_else(name: str) -> None:
         ErrorCode.INVALID_ARG,
         f"Header '{name}' is reserved for Triton usage and cannot be forwarded.",
     )
-
-
-def test_a_pattern_that_is_none() -> None:
-    with pytest.raises(ValueError, match=r"'\(' is not a regular expression: missing \)"):
-        Forwarding("(")

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from broker.messages import ErrorCode, Response
+from broker.messages import ErrorCode, Response, Target
+from frontends.classification import Classes
 from frontends.errors import RequestError
-from frontends.http.codec import Input, Request, Selection, decode_request, encode_response
+from frontends.http.codec import Input, Output, Request, Selection, decode_request, encode_response
 from frontends.parameters import SEQUENCE_END, SEQUENCE_START, RequestParameters
 from shm.arena import inline
 from shm.ref import TensorRef
@@ -53,11 +54,26 @@ def test_inputs_from_json_and_from_the_binary_section() -> None:
         binary,
     )
     assert result.request_id == "7"
-    assert [Input(*i[:3], bytes(i.data), i.start) for i in result.inputs] == [
+    assert [Input(*i[:3], bytes(i.data), i.start) for i in result.inputs if isinstance(i, Input)] == [
         Input("A", "FP32", (1,), b"abcd", 0),
         Input("B", "FP32", (1,), b"\0\0\0\x40", -1),
         Input("C", "BYTES", (1,), b"\2\0\0\0hi", 4),
     ]
+
+
+def test_inputs_in_the_clients_memory() -> None:
+    place = {"shared_memory_region": "r", "shared_memory_byte_size": 8, "shared_memory_offset": 16}
+    entries = [
+        described(name="A", shape=[2], parameters=place),
+        described(name="B", parameters={"shared_memory_region": "r"}),
+        described(name="C", parameters={"binary_data_size": 4}),
+    ]
+    result = decode({"inputs": entries}, b"abcd")
+    assert result.inputs[:2] == [
+        TensorRef("A", "FP32", (2,), 8, None, "@r", 16),
+        TensorRef("B", "FP32", (1,), 2**64 - 1, None, "@r", 0),  # more than any region has
+    ]
+    assert isinstance(result.inputs[2], Input)
 
 
 def test_members_that_mean_nothing_are_ignored() -> None:
@@ -93,9 +109,19 @@ def test_members_that_mean_nothing_are_ignored() -> None:
             f"Unable to parse 'binary_data_size': {NON_UNSIGNED}",
         ),
         (
-            {"inputs": [described(parameters={"shared_memory_region": "r"})]},
-            2,
-            "Unable to find shared memory region: 'r'",
+            {"inputs": [described(parameters={"shared_memory_region": 1, "shared_memory_byte_size": 4})]},
+            1,
+            "Unable to parse 'shared_memory_region': attempt to access JSON non-string as string",
+        ),
+        (
+            {"inputs": [described(parameters={"shared_memory_region": "r", "shared_memory_offset": -1})]},
+            1,
+            f"Unable to parse 'shared_memory_offset': {NON_UNSIGNED}",
+        ),
+        (
+            {"inputs": [described(parameters={"shared_memory_region": "r", "shared_memory_byte_size": "4"})]},
+            1,
+            f"Unable to parse 'shared_memory_byte_size': {NON_UNSIGNED}",
         ),
         (request(outputs=None), 1, "Unable to parse 'outputs': attempt to access JSON non-array as array"),
         (request(outputs=[3]), 1, "Unable to parse 'name': attempt to access non-existing object member 'name'"),
@@ -211,11 +237,24 @@ def test_parameter_errors(parameters: Any, code: int, text: str) -> None:
         ({}, Selection({}, False)),
         ({"outputs": []}, Selection({}, False)),
         ({"parameters": {"binary_data_output": True}}, Selection({}, True)),
-        ({"outputs": [{"name": "A", "parameters": {"binary_data": True}}]}, Selection({"A": True}, False)),
-        ({"outputs": [{"name": "A", "parameters": 3}]}, Selection({"A": False}, False)),
+        ({"outputs": [{"name": "A", "parameters": {"binary_data": True}}]}, Selection({"A": Output(True)}, False)),
+        ({"outputs": [{"name": "A", "parameters": 3}]}, Selection({"A": Output()}, False)),
         (
             {"outputs": [{"name": "A"}], "parameters": {"binary_data_output": True}},
-            Selection({"A": False}, True),
+            Selection({"A": Output()}, True),
+        ),
+        (
+            {"outputs": [{"name": "A", "parameters": {"classification": 3, "binary_data": True}}]},
+            Selection({"A": Output(True, 3)}, False),
+        ),
+        (
+            {
+                "outputs": [
+                    {"name": "A", "parameters": {"shared_memory_region": "r", "shared_memory_byte_size": 8}},
+                    {"name": "B", "parameters": {"classification": 0}},
+                ]
+            },
+            Selection({"A": Output(target=Target("A", "@r", 0, 8)), "B": Output()}, False),
         ),
     ],
 )
@@ -227,9 +266,18 @@ def test_which_outputs_are_wanted_in_binary(members: Any, selection: Selection) 
     ("parameters", "code", "text"),
     [
         ({"classification": -1}, 1, f"Unable to set 'classification': {NON_UNSIGNED}"),
-        ({"classification": 3}, 5, "'classification' is not supported, requested for output 'A'"),
         ({"binary_data": None}, 1, "Unable to parse 'binary_data': attempt to access JSON non-boolean as boolean"),
-        ({"shared_memory_region": "r"}, 2, "Unable to find shared memory region: 'r'"),
+        (
+            {"shared_memory_region": 1},
+            1,
+            "Unable to parse 'shared_memory_region': attempt to access JSON non-string as string",
+        ),
+        (
+            {"shared_memory_region": "r", "shared_memory_offset": 2**64 - 1, "shared_memory_byte_size": 1},
+            3,
+            "Integer overflow detected: byte_size (1) + offset (18446744073709551615) exceeds maximum value "
+            "(18446744073709551615) for region 'r'",
+        ),
         (
             {"shared_memory_region": "r", "binary_data": True},
             3,
@@ -253,9 +301,11 @@ def response(*outputs: TensorRef, **parameters: Any) -> Response:
     return Response(1, ErrorCode.OK, "", "m", 3, outputs, parameters)
 
 
-def encode(answer: Response, request_id: str = "", selection: Selection = ALL_AS_JSON) -> tuple[str, bytes]:
+def encode(
+    answer: Response, request_id: str = "", selection: Selection = ALL_AS_JSON, classes: Classes | None = None
+) -> tuple[str, bytes]:
     outputs = [ref.data or b"" for ref in answer.outputs]
-    text, blobs = encode_response(answer, outputs, request_id, selection)
+    text, blobs = encode_response(answer, outputs, request_id, selection, classes)
     return text.decode(), b"".join(blobs)
 
 
@@ -273,7 +323,7 @@ def test_members_in_their_order() -> None:
 
 
 def test_binary_outputs_are_in_the_order_of_the_outputs() -> None:
-    text, binary = encode(response(A, B), selection=Selection({"B": True, "A": True}, False))
+    text, binary = encode(response(A, B), selection=Selection({"B": Output(True), "A": Output(True)}, False))
     assert [output["parameters"] for output in json.loads(text)["outputs"]] == [
         {"binary_data_size": 8},
         {"binary_data_size": 2},
@@ -286,12 +336,37 @@ def test_binary_outputs_are_in_the_order_of_the_outputs() -> None:
     [
         (Selection({}, False), b""),
         (Selection({}, True), b"\0\0\x80\x3f\0\0\0\x40\1\xff"),
-        (Selection({"A": False, "B": True}, True), b"\1\xff"),
-        (Selection({"A": False}, True), b""),
+        (Selection({"A": Output(), "B": Output(True)}, True), b"\1\xff"),
+        (Selection({"A": Output()}, True), b""),
     ],
 )
 def test_the_default_counts_only_when_nothing_is_listed(selection: Selection, binary: bytes) -> None:
     assert encode(response(A, B), selection=selection)[1] == binary
+
+
+def test_an_output_in_the_clients_memory_is_described_only() -> None:
+    ref = TensorRef("A", "FP32", (1, 2), 8, None, "@3", 16)
+    selection = Selection({"A": Output(target=Target("A", "@r", 0, 8)), "B": Output(True)}, False)
+    text, binary = encode(response(ref, B), selection=selection)
+    assert json.loads(text)["outputs"] == [
+        {"name": "A", "datatype": "FP32", "shape": [1, 2]},
+        {"name": "B", "datatype": "INT8", "shape": [2], "parameters": {"binary_data_size": 2}},
+    ]
+    assert binary == b"\1\xff"
+
+
+def test_classes_as_json_and_in_binary() -> None:
+    classes = Classes(True, {"A": ("cat", "dog")})
+    selection = Selection({"A": Output(classes=1), "B": Output()}, False)
+    assert selection.has_classes
+    text, _ = encode(response(A, B), selection=selection, classes=classes)
+    assert json.loads(text)["outputs"] == [
+        {"name": "A", "datatype": "BYTES", "shape": [1, 1], "data": ["2.000000:1:dog"]},
+        {"name": "B", "datatype": "INT8", "shape": [2], "data": [1, -1]},
+    ]
+    text, binary = encode(response(A), selection=Selection({"A": Output(True, 1)}, False), classes=classes)
+    assert json.loads(text)["outputs"][0]["parameters"] == {"binary_data_size": 18}
+    assert binary == b"\x0e\0\0\x002.000000:1:dog"
 
 
 def test_a_malformed_output_is_the_backends_error() -> None:

@@ -82,7 +82,7 @@ def test_cuda_handles() -> None:
     shared_memory.check_cuda("r", bytes(64), is_gpu_present=True)
     for handle, is_gpu_present, text in (
         (bytes(64), False, "failed to register CUDA shared memory region: 'r', GPUs not supported"),
-        (bytes(63), True, "failed to register shared memory region 'r': invalid args"),
+        (bytes(63), True, "failed to register shared memory region: invalid args"),
     ):
         with pytest.raises(RequestError) as caught:
             shared_memory.check_cuda("r", handle, is_gpu_present)
