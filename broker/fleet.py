@@ -157,13 +157,16 @@ class Fleet:
         plan = plan_scale([i for i in version.instances if i.state is not InstanceState.FAILED], wanted)
         version.instances = [i for i in version.instances if i.state is not InstanceState.FAILED]
         for instance, spec in plan.keep:
-            instance.spec = spec
+            instance.spec, instance.is_leaving = spec, False
         for spec in plan.start:
             instance = Instance(spec, version)
             version.instances.append(instance)
             self._start(instance)
         for instance in plan.drain:
-            self._drain(instance, now)
+            if plan.start and version.state is VersionState.READY:
+                instance.is_leaving = True
+            else:
+                self._drain(instance, now)
         if version.state is VersionState.READY and (plan.start or plan.drain):
             self._emit(
                 "I",
@@ -351,6 +354,10 @@ class Fleet:
             version.state = VersionState.READY
             self._emit("I", f"model '{version.model}' version {version.number} is ready: {len(alive)} instance(s)")
             self._promote(self.models[version.model], now)
+        leaving = [i for i in settled if i.is_leaving]
+        if leaving and all(i.state is InstanceState.READY for i in settled if not i.is_leaving):
+            for instance in leaving:
+                self._drain(instance, now)
         if version.state in {VersionState.READY, VersionState.UNLOADING}:
             version.down_since = None if alive else (now if version.down_since is None else version.down_since)
 

@@ -63,6 +63,7 @@ class Instance:
     peer: str = ""
     pid: int = 0
     reason: str = ""
+    is_leaving: bool = False  # it serves until those that replace it are ready
     attempts: dict[int, Attempt] = field(default_factory=dict)
     streams: dict[tuple[int, int], Request] = field(default_factory=dict)  # executed, but not answered finally
     execution_seconds: float | None = None  # moving average of one execution

@@ -1,7 +1,7 @@
 """Models that come, change, fail and go."""
 
 from broker.messages import ErrorCode
-from tests.unit.broker.describe import batching, description, infer
+from tests.unit.broker.describe import batching, description, infer, instances
 from tests.unit.broker.world import World
 
 
@@ -54,3 +54,38 @@ def test_a_version_that_is_unloaded_and_cannot_start_again_refuses_what_waits_fo
     assert record.responses[-1].code == ErrorCode.UNAVAILABLE
     world.check_settled()
     assert not world.workers
+
+
+def test_instances_that_are_replaced_serve_until_the_new_ones_are_ready() -> None:
+    world = World()
+    world.start(description("a", instances=instances("a", 2, "gpu 0")))
+    old = list(world.workers)
+    world.describe(description("a", instances=instances("a", 2, "gpu 1")))
+    first, second = [worker for worker in world.workers if worker not in old]
+    world.boot(first)
+    record = world.ask(world.frontends[0], infer(0, "a"))
+    other = world.ask(world.frontends[0], infer(0, "a"))
+    third = world.ask(world.frontends[0], infer(0, "a"))
+    assert {record.worker, other.worker, third.worker} == {*(worker.token for worker in old), first.token}
+    world.boot(second)
+    world.settle()
+    world.check_settled()
+    assert set(world.workers) == {first, second}
+
+
+def test_instances_that_are_to_be_replaced_stay_when_the_new_ones_fail() -> None:
+    world = World()
+    world.start(description("a"))
+    (old,) = world.workers
+    world.describe(description("a", instances=instances("a", 1, "gpu 1")))
+    new = world.workers[-1]
+    world.greet(new)
+    world.hear(new)
+    world.load(new, error="out of memory")
+    world.settle()
+    assert world.workers == [old]
+    assert world.core.is_ready
+    world.describe(description("a"))
+    world.settle()
+    world.check_settled()
+    assert world.workers == [old]

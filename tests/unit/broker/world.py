@@ -645,7 +645,10 @@ class World:
             assert not any(instance.peer for instance in version.instances)
             return
         wanted = sorted(spec.signature for spec in version.description.instances)
-        assert sorted(i.spec.signature for i in version.instances) == wanted
+        staying = [i for i in version.instances if not i.is_leaving]
+        assert sorted(i.spec.signature for i in staying) == wanted
+        has_failed = any(i.state is not InstanceState.READY for i in staying)
+        assert len(staying) == len(version.instances) or has_failed, "an instance does not leave"
         for instance in version.instances:
             assert instance.state in {InstanceState.READY, InstanceState.FAILED, InstanceState.WAITING}
         assert not version.scheduler or not version.is_ready
