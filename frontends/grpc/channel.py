@@ -3,18 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import grpc
-
 MAX_MESSAGE = 2**31 - 1
 """Bytes of the longest message, in both directions."""
 
-COMPRESSION = {
-    "none": grpc.Compression.NoCompression,
-    "low": grpc.Compression.Gzip,
-    "medium": grpc.Compression.Deflate,
-    "high": grpc.Compression.Deflate,
-}
-"""Of inference responses, by the level in the option; used as far as the client accepts it."""
+_COMPRESSION = ("none", "low", "medium", "high")
+"""Levels in gRPC's order; it turns them into gzip (low) or deflate, as far as the client accepts these."""
 
 _ARGUMENTS = {
     "grpc_keepalive_time": "grpc.keepalive_time_ms",
@@ -39,4 +32,5 @@ def channel_arguments(options: Mapping[str, Any]) -> list[tuple[str, int]]:
     """What `grpc.aio.server` takes as options; of the limits, 0 is gRPC's default: none."""
     arguments = {name: int(options[option]) for option, name in _ARGUMENTS.items()}
     arguments |= {name: int(options[option]) for option, name in _LIMITS.items() if options[option]}
-    return [*arguments.items(), *_FIXED.items()]
+    level = _COMPRESSION.index(options["grpc_infer_response_compression_level"])
+    return [*arguments.items(), ("grpc.default_compression_level", level), *_FIXED.items()]

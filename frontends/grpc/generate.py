@@ -11,7 +11,7 @@ from grpc_tools import protoc
 from frontends.grpc.messages import COMPILED
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("frontends/grpc/grpc_service.proto", "frontends/grpc/health.proto")
+SOURCES = ("frontends/grpc/grpc_service.proto", "frontends/grpc/health.proto", "frontends/grpc/reflection.proto")
 
 
 def main() -> int:

@@ -77,6 +77,11 @@ def read_parameters(parameters: Mapping[str, ProtoMessage]) -> RequestParameters
     return read(_without_stream_parameters(parameters), _READER) if parameters else NO_PARAMETERS
 
 
+def enables_empty_final_response(parameters: Mapping[str, ProtoMessage]) -> bool:
+    """Whether a stream is to say when a request's responses have come to an end, even if only to say that."""
+    return EMPTY_FINAL_RESPONSE in parameters and bool(parameters[EMPTY_FINAL_RESPONSE].bool_param)
+
+
 def write_parameters(parameters: Parameters, to: Mapping[str, ProtoMessage]) -> None:
     """Add a response's parameters to the map `to`."""
     for name, value in parameters.items():

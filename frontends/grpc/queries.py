@@ -1,13 +1,9 @@
-"""The RPCs that only ask the broker: what each one asks, and how the answer reads as JSON of the response message."""
+"""RPCs that are a question to the broker: what each one asks, and how the answer reads as JSON of its response."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
-from google.protobuf.json_format import ParseDict
-
-from broker.client import Client
 from broker.messages import (
-    ErrorCode,
     GetModelConfig,
     GetModelMetadata,
     GetModelReady,
@@ -15,43 +11,50 @@ from broker.messages import (
     GetStatistics,
     Message,
 )
-from frontends.errors import RequestError
+from frontends.extensions import EXTENSIONS
 from frontends.grpc.messages import ProtoMessage
-from frontends.grpc.version import parse_version
+from frontends.grpc.service import Service
+from frontends.versions import parse_version
+
+Rpc: TypeAlias = Callable[[Service, ProtoMessage], Awaitable[dict[str, Any]]]
+"""Serves one kind of request: its response, as JSON. Raises RequestError."""
 
 
-class Query(NamedTuple):
+def query(ask: Callable[[int, ProtoMessage], Message], tell: Callable[[Any], dict[str, Any]] = dict) -> Rpc:
     """`ask` makes the question from its number and the request; `tell` makes the response from the answer."""
 
-    ask: Callable[[int, ProtoMessage], Message]
-    tell: Callable[[Any], dict[str, Any]]
+    async def call(service: Service, request: ProtoMessage) -> dict[str, Any]:
+        return tell(await service.ask(lambda number: ask(number, request)))
+
+    return call
 
 
-INFERENCE = {
-    "ServerLive": Query(lambda n, _: GetServerReady(n), lambda content: {"live": content["live"]}),
-    "ServerReady": Query(lambda n, _: GetServerReady(n), lambda content: {"ready": content["ready"]}),
-    "ModelReady": Query(lambda n, r: GetModelReady(n, r.name, parse_version(r.version)), dict),
-    "ModelMetadata": Query(lambda n, r: GetModelMetadata(n, r.name, parse_version(r.version)), dict),
-    "ModelConfig": Query(
+def nothing(_answer: Any) -> dict[str, Any]:
+    """The response of an RPC that only says that it is done."""
+    return {}
+
+
+async def _server_metadata(service: Service, _request: ProtoMessage) -> dict[str, Any]:
+    return {"name": service.server_id, "version": service.server_version, "extensions": EXTENSIONS}
+
+
+QUERIES: dict[str, Rpc] = {
+    "ServerLive": query(lambda n, _: GetServerReady(n), lambda content: {"live": content["live"]}),
+    "ServerReady": query(lambda n, _: GetServerReady(n), lambda content: {"ready": content["ready"]}),
+    "ServerMetadata": _server_metadata,
+    "ModelReady": query(lambda n, r: GetModelReady(n, r.name, parse_version(r.version))),
+    "ModelMetadata": query(lambda n, r: GetModelMetadata(n, r.name, parse_version(r.version))),
+    "ModelConfig": query(
         lambda n, r: GetModelConfig(n, r.name, parse_version(r.version)), lambda content: {"config": content}
     ),
-    "ModelStatistics": Query(lambda n, r: GetStatistics(n, r.name, parse_version(r.version)), dict),
+    "ModelStatistics": query(lambda n, r: GetStatistics(n, r.name, parse_version(r.version))),
 }
 """By the name of the RPC in `inference.GRPCInferenceService`."""
 
-HEALTH = {
-    "Check": Query(
+HEALTH: dict[str, Rpc] = {
+    "Check": query(
         lambda n, _: GetServerReady(n),
         lambda content: {"status": "SERVING" if content["ready"] else "NOT_SERVING"},
     ),
 }
 """By the name of the RPC in `grpc.health.v1.Health`."""
-
-
-async def answer(client: Client, query: Query, request: ProtoMessage, response: ProtoMessage) -> ProtoMessage:
-    """Fill `response` with the broker's answer. Raises RequestError."""
-    number = client.number()
-    answer = await client.ask(query.ask(number, request), number)
-    if answer.code != ErrorCode.OK:
-        raise RequestError(answer.code, answer.error)
-    return ParseDict(query.tell(answer.content), response)

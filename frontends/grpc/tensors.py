@@ -9,9 +9,12 @@ import numpy as np
 from broker.messages import ErrorCode
 from frontends.errors import RequestError
 from frontends.grpc.messages import ProtoMessage
+from frontends.grpc.places import read_place
+from frontends.shared_memory import reference
 from shm import copies
 from shm.arena import Buffer
 from shm.datatypes import DATATYPES
+from shm.ref import TensorRef
 from shm.tensor import NUMPY
 
 
@@ -43,55 +46,37 @@ _FIELDS = {
 }
 
 
-def input_tensors(request: ProtoMessage, raw: Sequence[Buffer]) -> list[InputTensor]:
+def input_tensors(request: ProtoMessage, raw: Sequence[Buffer]) -> list[InputTensor | TensorRef]:
     """The inputs of a request whose raw contents are `raw`. Raises RequestError.
 
-    With any raw contents no input may have typed ones; raw contents that no input needs are ignored.
+    An input in the client's shared memory is a reference already, and has no raw contents. With any raw contents no
+    input may have typed ones; raw contents that no input needs are ignored.
     """
     model = request.model_name
     remaining = iter(raw)
-    inputs: list[InputTensor] = []
+    inputs: list[InputTensor | TensorRef] = []
     for tensor in request.inputs:
-        name, has_contents = tensor.name, tensor.HasField("contents")
-        if "shared_memory_region" in tensor.parameters:
-            if has_contents:
-                raise _invalid(
-                    f"unexpected 'content' provided when using shared memory for input tensor '{name}' for model "
-                    f"'{model}'"
-                )
-            raise unknown_region(tensor)
-        data: Buffer | None
-        if not has_contents:
-            data = next(remaining, None)
-            if data is None:
-                raise _invalid(f"unable to find data for input tensor '{name}' for model '{model}' in request.")
-        elif raw:
+        place = read_place(tensor) if tensor.parameters else None
+        has_contents = tensor.HasField("contents")
+        if place is not None and has_contents:
             raise _invalid(
-                f"contents field must not be specified when using raw_input_contents for '{name}' for model '{model}'"
+                f"unexpected 'content' provided when using shared memory for input tensor '{tensor.name}' for model "
+                f"'{model}'"
+            )
+        shape = tuple(tensor.shape)
+        if place is not None:
+            inputs.append(reference(tensor.name, tensor.datatype, shape, *place))
+        elif has_contents and raw:
+            raise _invalid(
+                f"contents field must not be specified when using raw_input_contents for '{tensor.name}' for model "
+                f"'{model}'"
             )
         else:
-            data = _typed_contents(tensor, model)
-        inputs.append(InputTensor(name, tensor.datatype, tuple(tensor.shape), data))
+            data = _typed_contents(tensor, model) if has_contents else next(remaining, None)
+            if data is None:
+                raise _invalid(f"unable to find data for input tensor '{tensor.name}' for model '{model}' in request.")
+            inputs.append(InputTensor(tensor.name, tensor.datatype, shape, data))
     return inputs
-
-
-def output_names(request: ProtoMessage) -> tuple[str, ...]:
-    """The outputs that a request asks for; none means all. Raises RequestError."""
-    for output in request.outputs:
-        if "shared_memory_region" in output.parameters:
-            raise unknown_region(output)
-        if "classification" in output.parameters:
-            raise RequestError(
-                ErrorCode.UNSUPPORTED,
-                f"the classification of output '{output.name}' is not supported: request the output without it",
-            )
-    return tuple([output.name for output in request.outputs])
-
-
-def unknown_region(tensor: ProtoMessage) -> RequestError:
-    """The error for a tensor that is to be in a region of the client's, of which none is registered."""
-    region = tensor.parameters["shared_memory_region"].string_param
-    return RequestError(ErrorCode.NOT_FOUND, f"Unable to find shared memory region: '{region}'")
 
 
 def _typed_contents(tensor: ProtoMessage, model: str) -> bytes:

@@ -21,6 +21,7 @@ MAX_RESPONSE = 2**31 - 1
 _LENGTH_DELIMITED = 2  # a wire type
 _RAW_INPUT_CONTENTS = 7 << 3 | _LENGTH_DELIMITED
 _RAW_OUTPUT_CONTENTS = 6 << 3 | _LENGTH_DELIMITED
+_INFER_RESPONSE = 2 << 3 | _LENGTH_DELIMITED
 _MAX_SHIFT = 63  # a varint has ten bytes at most
 
 _Request = message("inference.ModelInferRequest")
@@ -41,17 +42,30 @@ def split_request(data: bytes) -> tuple[ProtoMessage, Sequence[Buffer]]:
 
 def join_response(response: ProtoMessage, raw: Sequence[Buffer]) -> bytes:
     """The wire form of a ModelInferResponse with these raw_output_contents. Raises RequestError when it is too long."""
+    return b"".join(_parts(response, raw, b""))
+
+
+def join_stream_response(response: ProtoMessage, raw: Sequence[Buffer]) -> bytes:
+    """The wire form of a ModelStreamInferResponse with such an infer_response. Raises RequestError."""
+    return b"".join(_parts(response, raw, _varint(_INFER_RESPONSE)))
+
+
+def _parts(response: ProtoMessage, raw: Sequence[Buffer], tag: bytes) -> list[Buffer]:
+    """The pieces of a ModelInferResponse; with a tag before it the message is a field of another one."""
     parts: list[Buffer] = [response.SerializeToString()]
     for contents in raw:
         parts.append(_varint(_RAW_OUTPUT_CONTENTS) + _varint(len(contents)))
         parts.append(contents)
     size = sum(map(len, parts))
+    if tag:
+        parts.insert(0, tag + _varint(size))
+        size += len(parts[0])
     if size > MAX_RESPONSE:
         raise RequestError(
             ErrorCode.INVALID_ARG, f"Response has byte size {size} which exceeds gRPC's byte size limit {MAX_RESPONSE}."
         )
     copies.count("response", sum(map(len, raw)))
-    return b"".join(parts)
+    return parts
 
 
 class _UnusualError(ValueError):

@@ -2,20 +2,22 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from itertools import count
 from typing import Any
 
 import pytest
 from tritonclient.grpc import service_pb2
 
-from broker.messages import ErrorCode, Infer, Response
+from broker.messages import Directory, ErrorCode, Infer, Response
 from frontends.grpc.infer import infer
+from frontends.grpc.stream import Streams
 from shm import copies
 from shm.arena import Arena, ArenaSettings, Block
 from shm.ref import TensorRef
 from shm.region import name_for, sweep
 from shm.tensor import Regions
+from tests.support.memory_client import service_of
 
 SIZE = 1 << 20
 
@@ -26,6 +28,7 @@ class EchoClient:
     def __init__(self, arena: Arena) -> None:
         self.arena = arena
         self.regions = Regions()
+        self.directory = Directory({}, {})
 
     def number(self) -> int:
         return 1
@@ -38,6 +41,12 @@ class EchoClient:
 
     async def infer(self, request: Infer, _blocks: list[Block]) -> Response:
         return Response(1, ErrorCode.OK, "", request.model, 1, request.inputs, {})
+
+    async def stream(self, request: Infer, _blocks: list[Block]) -> AsyncGenerator[Response, None]:
+        yield await self.infer(request, _blocks)
+
+    def release(self, _blocks: list[Block]) -> None:
+        pass
 
     def done_with(self, _outputs: tuple[TensorRef, ...]) -> None:
         pass
@@ -61,6 +70,25 @@ def test_raw_contents_are_copied_once_in_and_once_out(client: Any) -> None:
     request = service_pb2.ModelInferRequest(model_name="m", raw_input_contents=[contents])
     request.inputs.add(name="A", datatype="UINT8", shape=[SIZE])
     copies.by_place.clear()
-    response = asyncio.run(infer(client, request.SerializeToString()))
+    response = asyncio.run(infer(service_of(client), request.SerializeToString(), {}))
     assert service_pb2.ModelInferResponse.FromString(response).raw_output_contents == [contents]
+    assert copies.by_place == {"arena": SIZE, "response": SIZE}
+
+
+def test_a_stream_copies_no_more(client: Any) -> None:
+    contents = os.urandom(SIZE)
+    request = service_pb2.ModelInferRequest(model_name="m", raw_input_contents=[contents])
+    request.inputs.add(name="A", datatype="UINT8", shape=[SIZE])
+    written: list[bytes] = []
+
+    async def requests() -> AsyncIterator[bytes]:
+        yield request.SerializeToString()
+
+    async def write(data: bytes) -> None:
+        written.append(data)
+
+    copies.by_place.clear()
+    asyncio.run(Streams(service_of(client)).serve(requests(), write, {}))
+    response = service_pb2.ModelStreamInferResponse.FromString(written[0])
+    assert response.infer_response.raw_output_contents == [contents]
     assert copies.by_place == {"arena": SIZE, "response": SIZE}

@@ -17,73 +17,26 @@ from tritonclient.utils import InferenceServerException
 
 from broker.messages import Cancel, Infer
 from frontends.grpc.messages import message
-from tests.support.fake_broker import FakeBroker, Frontend, unknown
+from tests.support.fake_broker import FakeBroker, unknown
+from tests.support.grpc_server import OPTIONS, SECONDS, GrpcServer
 
 HealthCheckRequest = message("grpc.health.v1.HealthCheckRequest")
 HealthCheckResponse = message("grpc.health.v1.HealthCheckResponse")
-OPTIONS: dict[str, Any] = {
-    "grpc_address": "127.0.0.1",
-    "grpc_infer_response_compression_level": "none",
-    "grpc_keepalive_time": 7200000,
-    "grpc_keepalive_timeout": 20000,
-    "grpc_keepalive_permit_without_calls": False,
-    "grpc_http2_max_pings_without_data": 2,
-    "grpc_http2_min_recv_ping_interval_without_data": 300000,
-    "grpc_http2_max_ping_strikes": 2,
-    "grpc_max_connection_age": 0,
-    "grpc_max_connection_age_grace": 0,
-}
-SECONDS = 30.0
-
-
-class Server:
-    """A fake broker, its gRPC frontend and the address where that listens."""
-
-    def __init__(self, **options: Any) -> None:
-        self._reservation = socket.socket()
-        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._reservation.bind(("127.0.0.1", 0))
-        port = self._reservation.getsockname()[1]
-        self.address = f"127.0.0.1:{port}"
-        self.broker = FakeBroker(**OPTIONS | options, grpc_port=port)
-
-    def __enter__(self) -> "Server":
-        self.broker.__enter__()
-        self.frontend = self.start()
-        return self
-
-    def __exit__(self, *details: Any) -> None:
-        self.broker.__exit__(*details)
-        self._reservation.close()
-
-    def start(self) -> Frontend:
-        frontend = self.broker.frontend("grpc")
-        with grpc.insecure_channel(self.address) as channel:
-            grpc.channel_ready_future(channel).result(SECONDS)
-        return frontend
-
-    def stop(self) -> int:
-        """Tell the frontend to stop; its exit status."""
-        self.broker.stop(self.frontend.token)
-        return self.frontend.process.wait(SECONDS)
-
-    def sent(self, model: str) -> list[Infer]:
-        return [m for m in self.broker.seen if isinstance(m, Infer) and m.model == model]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server() as server:
+def server() -> Iterator[GrpcServer]:
+    with GrpcServer() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[triton.InferenceServerClient]:
+def client(server: GrpcServer) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(server.address) as client:
         yield client
 
 
-def call(server: Server, method: str, request: Any, answer: type[Any]) -> Any:
+def call(server: GrpcServer, method: str, request: Any, answer: type[Any]) -> Any:
     """One call without tritonclient's own checks. Raises grpc.RpcError."""
     with grpc.insecure_channel(server.address) as channel:
         rpc = channel.unary_unary(
@@ -96,7 +49,7 @@ def infer_request(**fields: Any) -> Any:
     return service_pb2.ModelInferRequest(**{"model_name": "echo", **fields})
 
 
-def infer(server: Server, request: Any) -> Any:
+def infer(server: GrpcServer, request: Any) -> Any:
     return call(server, "inference.GRPCInferenceService/ModelInfer", request, service_pb2.ModelInferResponse)
 
 
@@ -110,7 +63,9 @@ def tensor(name: str, array: np.ndarray[Any, Any], datatype: str = "FP32") -> tr
 
 
 @pytest.mark.parametrize("byte_size", [0, 4, 1024, 1028, 8 << 20])
-def test_tensors_of_every_size_come_back(server: Server, client: triton.InferenceServerClient, byte_size: int) -> None:
+def test_tensors_of_every_size_come_back(
+    server: GrpcServer, client: triton.InferenceServerClient, byte_size: int
+) -> None:
     array = np.random.default_rng(byte_size).standard_normal((1, byte_size // 4), np.float32)
     result = client.infer("echo", [tensor("A", array), tensor("B", -array)], request_id=f"id{byte_size}")
     np.testing.assert_array_equal(result.as_numpy("A"), array)
@@ -127,7 +82,7 @@ def test_strings_come_back(client: triton.InferenceServerClient) -> None:
     assert result.as_numpy("A").reshape(-1).tolist() == expected
 
 
-def test_typed_contents_become_raw(server: Server) -> None:
+def test_typed_contents_become_raw(server: GrpcServer) -> None:
     request = infer_request()
     request.inputs.add(name="A", datatype="INT16", shape=[2], contents={"int_contents": [1, -2]})
     request.inputs.add(name="B", datatype="BYTES", shape=[1], contents={"bytes_contents": [b"text"]})
@@ -136,7 +91,7 @@ def test_typed_contents_become_raw(server: Server) -> None:
     assert [(o.name, o.datatype, list(o.shape)) for o in response.outputs] == [("A", "INT16", [2]), ("B", "BYTES", [1])]
 
 
-def test_requested_outputs_and_parameters(server: Server, client: triton.InferenceServerClient) -> None:
+def test_requested_outputs_and_parameters(server: GrpcServer, client: triton.InferenceServerClient) -> None:
     array = np.ones((1, 4), np.float32)
     result = client.infer(
         "echo",
@@ -161,7 +116,7 @@ def test_requested_outputs_and_parameters(server: Server, client: triton.Inferen
     assert response.parameters["number"].int64_param == 3
 
 
-def test_fifty_at_a_time_get_their_own_answers(server: Server) -> None:
+def test_fifty_at_a_time_get_their_own_answers(server: GrpcServer) -> None:
     async def ask(client: aio.InferenceServerClient, number: int) -> None:
         for byte_size in (4, 4000, 40_000):
             array = np.full((1, byte_size // 4), number, np.float32)
@@ -177,7 +132,7 @@ def test_fifty_at_a_time_get_their_own_answers(server: Server) -> None:
     assert server.broker.lent_blocks == 0
 
 
-def test_eight_clients_with_large_tensors(server: Server) -> None:
+def test_eight_clients_with_large_tensors(server: GrpcServer) -> None:
     def ask(number: int) -> None:
         array = np.full((1, 1 << 18), number, np.float32)
         with triton.InferenceServerClient(server.address) as client:
@@ -221,19 +176,19 @@ def test_errors_of_the_broker(client: triton.InferenceServerClient) -> None:
         ),
         (
             {"inputs": [{"name": "A", "parameters": {"shared_memory_region": {"string_param": "x"}}}]},
-            grpc.StatusCode.NOT_FOUND,
-            "Unable to find shared memory region: 'x'",
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "'shared_memory_byte_size' must be specified along with 'shared_memory_region' parameter for tensor 'A'",
         ),
         ({"model_name": "nope", "inputs": [{"name": "A"}]}, grpc.StatusCode.NOT_FOUND, unknown("nope")),
     ],
 )
-def test_errors_of_the_frontend(server: Server, fields: dict[str, Any], code: grpc.StatusCode, text: str) -> None:
+def test_errors_of_the_frontend(server: GrpcServer, fields: dict[str, Any], code: grpc.StatusCode, text: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         infer(server, infer_request(**fields))
     assert (caught.value.code(), caught.value.details()) == (code, text)
 
 
-def test_bytes_that_are_no_message(server: Server) -> None:
+def test_bytes_that_are_no_message(server: GrpcServer) -> None:
     with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(b"\xff\xff", timeout=SECONDS)
     assert caught.value.code() == grpc.StatusCode.INTERNAL
@@ -242,9 +197,9 @@ def test_bytes_that_are_no_message(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "method",
-    ["inference.GRPCInferenceService/TraceSetting", "inference.GRPCInferenceService/X", "grpc.health.v1.Health/Watch"],
+    ["inference.GRPCInferenceService/X", "grpc.health.v1.Health/Watch"],
 )
-def test_other_methods_are_unimplemented(server: Server, method: str) -> None:
+def test_other_methods_are_unimplemented(server: GrpcServer, method: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         call(server, method, service_pb2.TraceSettingRequest(), service_pb2.TraceSettingResponse)
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
@@ -253,7 +208,7 @@ def test_other_methods_are_unimplemented(server: Server, method: str) -> None:
 # ----------------------------------------------------------------------------------------------- clients that leave
 
 
-def test_a_cancelled_call_is_cancelled_in_the_broker(server: Server, client: triton.InferenceServerClient) -> None:
+def test_a_cancelled_call_is_cancelled_in_the_broker(server: GrpcServer, client: triton.InferenceServerClient) -> None:
     context = client.async_infer(
         "slow",
         [tensor("A", np.ones((1, 1000), np.float32))],
@@ -266,7 +221,7 @@ def test_a_cancelled_call_is_cancelled_in_the_broker(server: Server, client: tri
 
 
 def test_a_call_past_its_deadline_is_cancelled_in_the_broker(
-    server: Server, client: triton.InferenceServerClient
+    server: GrpcServer, client: triton.InferenceServerClient
 ) -> None:
     with pytest.raises(InferenceServerException) as caught:
         client.infer("slow", [], request_id="late", client_timeout=0.2)
@@ -275,7 +230,7 @@ def test_a_call_past_its_deadline_is_cancelled_in_the_broker(
     server.broker.wait_for(lambda m: m == Cancel(sent.request))
 
 
-def test_a_lost_connection_cancels_its_calls(server: Server) -> None:
+def test_a_lost_connection_cancels_its_calls(server: GrpcServer) -> None:
     channel = grpc.insecure_channel(server.address)
     rpc = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
     call = rpc.future(infer_request(model_name="slow", id="lost").SerializeToString())
@@ -307,7 +262,7 @@ def test_models(client: triton.InferenceServerClient) -> None:
     assert [model.name for model in statistics.model_stats] == ["every"]
 
 
-def test_health(server: Server) -> None:
+def test_health(server: GrpcServer) -> None:
     response = call(server, "grpc.health.v1.Health/Check", HealthCheckRequest(service="any"), HealthCheckResponse)
     assert response.status == HealthCheckResponse.SERVING
 
@@ -331,7 +286,7 @@ def test_questions_about_versions_that_are_no_number(client: triton.InferenceSer
 # ----------------------------------------------------------------------------------------------- the process
 
 
-def test_two_frontends_share_the_port_and_one_may_die(server: Server) -> None:
+def test_two_frontends_share_the_port_and_one_may_die(server: GrpcServer) -> None:
     other = server.start()
     other.process.kill()
     other.process.wait(SECONDS)
@@ -340,13 +295,13 @@ def test_two_frontends_share_the_port_and_one_may_die(server: Server) -> None:
 
 
 def test_it_stops_at_once_without_calls() -> None:
-    with Server(exit_timeout_secs=1000) as server, triton.InferenceServerClient(server.address) as client:
+    with GrpcServer(exit_timeout_secs=1000) as server, triton.InferenceServerClient(server.address) as client:
         assert client.is_server_live()
         assert server.stop() == 0
 
 
 def test_it_waits_for_calls_until_the_timeout() -> None:
-    with Server(exit_timeout_secs=1) as server, triton.InferenceServerClient(server.address) as client:
+    with GrpcServer(exit_timeout_secs=1) as server, triton.InferenceServerClient(server.address) as client:
         errors: queue.SimpleQueue[Any] = queue.SimpleQueue()
         client.async_infer("slow", [], callback=lambda result, error: errors.put(error))
         server.broker.wait_for(lambda m: isinstance(m, Infer))
@@ -355,7 +310,7 @@ def test_it_waits_for_calls_until_the_timeout() -> None:
 
 
 def test_a_call_under_way_is_answered_before_it_stops() -> None:
-    with Server(exit_timeout_secs=1000) as server, triton.InferenceServerClient(server.address) as client:
+    with GrpcServer(exit_timeout_secs=1000) as server, triton.InferenceServerClient(server.address) as client:
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         client.async_infer("slow", [], callback=lambda result, error: answers.put((result, error)))
         server.broker.wait_for(lambda m: isinstance(m, Infer))
@@ -365,16 +320,6 @@ def test_a_call_under_way_is_answered_before_it_stops() -> None:
         assert error is None
         assert result.get_response().model_name == "slow"
         assert server.frontend.process.wait(SECONDS) == 0
-
-
-def test_compressed_messages() -> None:
-    array = np.zeros((1, 100_000), np.float32)
-    with (
-        Server(grpc_infer_response_compression_level="low") as server,
-        triton.InferenceServerClient(server.address) as client,
-    ):
-        result = client.infer("echo", [tensor("A", array)], compression_algorithm="gzip")
-        np.testing.assert_array_equal(result.as_numpy("A"), array)
 
 
 def test_a_taken_port_is_an_error() -> None:

@@ -1,8 +1,8 @@
 """The server's options in gRPC's terms."""
 
-import grpc
+import pytest
 
-from frontends.grpc.channel import COMPRESSION, channel_arguments
+from frontends.grpc.channel import channel_arguments
 
 OPTIONS = {
     "grpc_keepalive_time": 1,
@@ -13,6 +13,7 @@ OPTIONS = {
     "grpc_http2_max_ping_strikes": 5,
     "grpc_max_connection_age": 0,
     "grpc_max_connection_age_grace": 7,
+    "grpc_infer_response_compression_level": "none",
 }
 
 
@@ -25,16 +26,14 @@ def test_options_become_channel_arguments() -> None:
         "grpc.http2.min_ping_interval_without_data_ms": 4,
         "grpc.http2.max_ping_strikes": 5,
         "grpc.max_connection_age_grace_ms": 7,
+        "grpc.default_compression_level": 0,
         "grpc.so_reuseport": 1,
         "grpc.max_receive_message_length": 2**31 - 1,
         "grpc.max_send_message_length": 2**31 - 1,
     }
 
 
-def test_compression_levels() -> None:
-    assert {
-        "none": grpc.Compression.NoCompression,
-        "low": grpc.Compression.Gzip,
-        "medium": grpc.Compression.Deflate,
-        "high": grpc.Compression.Deflate,
-    } == COMPRESSION
+@pytest.mark.parametrize(("name", "level"), [("none", 0), ("low", 1), ("medium", 2), ("high", 3)])
+def test_compression_levels_are_grpcs(name: str, level: int) -> None:
+    arguments = dict(channel_arguments(OPTIONS | {"grpc_infer_response_compression_level": name}))
+    assert arguments["grpc.default_compression_level"] == level

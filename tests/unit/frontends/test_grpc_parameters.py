@@ -7,7 +7,7 @@ import pytest
 from broker.messages import ErrorCode
 from frontends.errors import RequestError
 from frontends.grpc.messages import message
-from frontends.grpc.parameters import read_parameters, write_parameters
+from frontends.grpc.parameters import enables_empty_final_response, read_parameters, write_parameters
 from frontends.parameters import SEQUENCE_END, SEQUENCE_START, RequestParameters
 
 
@@ -56,6 +56,17 @@ def test_other_parameters_are_the_models() -> None:
         )
     )
     assert read.custom == {"text": "x", "number": -3, "yes": True, "half": 0.5, "binary_data_output": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "is_enabled"), [({}, False), ({"bool_param": False}, False), ({"bool_param": True}, True)]
+)
+def test_empty_final_responses_are_enabled_by_a_parameter_that_no_model_sees(
+    given: dict[str, Any], is_enabled: bool
+) -> None:
+    those = parameters(triton_enable_empty_final_response=given) if given else parameters()
+    assert enables_empty_final_response(those) is is_enabled
+    assert read_parameters(those).custom == {}
 
 
 RESERVED = (

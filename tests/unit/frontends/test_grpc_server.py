@@ -1,4 +1,4 @@
-"""Handlers end a call with the right status and compress what they are told to."""
+"""Handlers end a call with the right status, and only serve those who may."""
 
 import asyncio
 from typing import Any, NoReturn
@@ -6,7 +6,11 @@ from typing import Any, NoReturn
 import grpc
 import pytest
 
-from frontends.grpc.server import inference_handlers, socket_address
+from frontends.grpc.handlers import inference_handlers
+from frontends.grpc.restricted import restrictions
+from frontends.grpc.server import socket_address
+from frontends.grpc.stream import Streams
+from tests.support.memory_client import MemoryClient, service_of
 
 
 class Aborted(Exception):
@@ -16,38 +20,56 @@ class Aborted(Exception):
 class Context:
     """What a handler uses of grpc's context of a call."""
 
-    def __init__(self) -> None:
-        self.compression: list[grpc.Compression] = []
+    def __init__(self, **metadata: str) -> None:
+        self.metadata = metadata
 
-    def set_compression(self, compression: grpc.Compression) -> None:
-        self.compression.append(compression)
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return tuple(self.metadata.items())
 
     async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         raise Aborted(code, details)
 
+    async def write(self, data: bytes) -> NoReturn:
+        raise AssertionError(f"{data!r} was written")
 
-def options(level: str = "none") -> dict[str, Any]:
-    return {"id": "name", "version": "1.2", "grpc_infer_response_compression_level": level}
 
-
-@pytest.mark.parametrize(
-    ("level", "compression"),
-    [
-        ("none", []),
-        ("low", [grpc.Compression.Gzip]),
-        ("medium", [grpc.Compression.Deflate]),
-        ("high", [grpc.Compression.Deflate]),
-    ],
-)
-def test_the_level_selects_the_compression_of_inference(level: str, compression: list[grpc.Compression]) -> None:
-    no_client: Any = None
-    handler: Any = inference_handlers(no_client, options(level))["ModelInfer"]
-    context = Context()
+def aborted(rpc: str, request: Any, context: Context, *flags: str) -> tuple[grpc.StatusCode, str]:
+    service = service_of(MemoryClient())
+    handlers = inference_handlers(service, Streams(service), restrictions({"grpc_restricted_protocol": flags}))
+    handler: Any = handlers[rpc]
     with pytest.raises(Aborted) as caught:
-        asyncio.run(handler.unary_unary(b"\xff", context))
-    assert caught.value.args[0] == grpc.StatusCode.INTERNAL
-    assert caught.value.args[1].startswith("failed to parse the request message: ")
-    assert context.compression == compression
+        asyncio.run((handler.unary_unary or handler.stream_stream)(request, context))
+    code, details = caught.value.args
+    return code, details
+
+
+def test_a_request_error_is_the_status_of_the_call() -> None:
+    code, details = aborted("ModelInfer", b"\xff", Context())
+    assert code == grpc.StatusCode.INTERNAL
+    assert details.startswith("failed to parse the request message: ")
+
+
+@pytest.mark.parametrize("rpc", ["ModelInfer", "ModelStreamInfer"])
+def test_a_restricted_rpc_needs_the_header(rpc: str) -> None:
+    flag = "health,inference:admin-key=secret"
+    for context in (
+        Context(),
+        Context(**{"triton-grpc-protocol-admin-key": "guess"}),
+        Context(**{"admin-key": "secret"}),
+    ):
+        code, details = aborted(rpc, b"\xff", context, flag)
+        assert code == grpc.StatusCode.UNAVAILABLE
+        assert details == "This protocol is restricted, expecting header 'triton-grpc-protocol-admin-key'"
+
+
+def test_with_the_header_a_restricted_rpc_is_served() -> None:
+    context = Context(**{"triton-grpc-protocol-admin-key": "secret"})
+    code, _ = aborted("ModelInfer", b"\xff", context, "inference:admin-key=secret")
+    assert code == grpc.StatusCode.INTERNAL
+
+
+def test_other_rpcs_are_open() -> None:
+    assert aborted("ModelInfer", b"\xff", Context(), "health:admin-key=secret")[0] == grpc.StatusCode.INTERNAL
 
 
 @pytest.mark.parametrize(

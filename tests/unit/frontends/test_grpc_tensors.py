@@ -10,8 +10,10 @@ from tritonclient.utils import serialize_byte_tensor
 from broker.messages import ErrorCode
 from frontends.errors import RequestError
 from frontends.grpc.messages import message
-from frontends.grpc.tensors import InputTensor, input_tensors, output_names
+from frontends.grpc.tensors import InputTensor, input_tensors
+from shm.ref import TensorRef
 
+InferParameter = message("inference.InferParameter")
 FIELD_OF = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -33,11 +35,6 @@ def request_with(*inputs: dict[str, Any]) -> Any:
     for fields in inputs:
         request.inputs.add(**{"name": "X", "datatype": "FP32", "shape": [1], **fields})
     return request
-
-
-def in_region(**fields: Any) -> dict[str, Any]:
-    parameter = message("inference.InferParameter")(string_param="region0")
-    return {**fields, "parameters": {"shared_memory_region": parameter}}
 
 
 def refused(request: Any, *raw: bytes) -> RequestError:
@@ -136,58 +133,28 @@ def test_an_input_without_data_is_refused(raw: tuple[bytes, ...]) -> None:
     assert error.message == f"unable to find data for input tensor '{'AB'[len(raw)]}' for model 'm' in request."
 
 
-def test_an_input_in_a_clients_region_is_refused() -> None:
-    error = refused(request_with(in_region()), b"1234")
-    assert error.code == ErrorCode.NOT_FOUND
-    assert error.message == "Unable to find shared memory region: 'region0'"
+PLACE = {
+    "shared_memory_region": InferParameter(string_param="region0"),
+    "shared_memory_byte_size": InferParameter(int64_param=4),
+}
 
 
-def test_an_input_in_a_clients_region_with_contents_is_refused() -> None:
-    error = refused(request_with(in_region(contents={"fp32_contents": [1.0]})))
+def test_an_input_in_the_clients_memory_is_a_reference_and_takes_no_raw_contents() -> None:
+    request = request_with({"name": "A", "parameters": PLACE}, {"name": "B"})
+    assert input_tensors(request, [b"1234"]) == [
+        TensorRef("A", "FP32", (1,), 4, None, "@region0"),
+        InputTensor("B", "FP32", (1,), b"1234"),
+    ]
+
+
+def test_an_input_in_the_clients_memory_with_contents_is_refused() -> None:
+    error = refused(request_with({"parameters": PLACE, "contents": {"fp32_contents": [1.0]}}), b"1234")
     assert error.code == ErrorCode.INVALID_ARG
     assert error.message == (
         "unexpected 'content' provided when using shared memory for input tensor 'X' for model 'm'"
     )
 
 
-def test_requested_outputs() -> None:
-    request = request_with()
-    assert output_names(request) == ()
-    request.outputs.add(name="B")
-    request.outputs.add(name="A")
-    assert output_names(request) == ("B", "A")
-
-
-@pytest.mark.parametrize(
-    ("parameter", "value", "code", "text"),
-    [
-        (
-            "shared_memory_region",
-            {"string_param": "region0"},
-            ErrorCode.NOT_FOUND,
-            "Unable to find shared memory region: 'region0'",
-        ),
-        (
-            "classification",
-            {"int64_param": 3},
-            ErrorCode.UNSUPPORTED,
-            "the classification of output 'Y' is not supported: request the output without it",
-        ),
-    ],
-)
-def test_outputs_that_cannot_be_written_as_asked_are_refused(
-    parameter: str, value: dict[str, Any], code: int, text: str
-) -> None:
-    request = request_with()
-    request.outputs.add(name="Y", parameters={parameter: message("inference.InferParameter")(**value)})
-    with pytest.raises(RequestError) as caught:
-        output_names(request)
-    assert (caught.value.code, caught.value.message) == (code, text)
-
-
-def test_other_parameters_of_tensors_are_dropped() -> None:
-    parameter = message("inference.InferParameter")(string_param="x")
-    request = request_with({"parameters": {"mine": parameter}})
-    request.outputs.add(name="Y", parameters={"mine": parameter})
+def test_other_parameters_of_inputs_are_dropped() -> None:
+    request = request_with({"parameters": {"mine": InferParameter(string_param="x")}})
     assert len(input_tensors(request, [b"1234"])) == 1
-    assert output_names(request) == ("Y",)

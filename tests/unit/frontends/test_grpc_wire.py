@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2
 from broker.messages import ErrorCode
 from frontends.errors import RequestError
 from frontends.grpc.messages import message
-from frontends.grpc.wire import join_response, split_request
+from frontends.grpc.wire import join_response, join_stream_response, split_request
 
 UNKNOWN_VARINT_FIELD = b"\x98\x06\x01"  # number 99
 RAW = st.lists(st.binary(max_size=300), max_size=4)
@@ -88,11 +88,22 @@ def test_join_response_is_what_protobuf_writes(raw: list[bytes], outputs: list[s
     assert joined == response.SerializeToString()
 
 
+@given(raw=RAW, model=st.text(max_size=200))
+def test_join_stream_response_is_what_protobuf_writes(raw: list[bytes], model: str) -> None:
+    response = message("inference.ModelInferResponse")(model_name=model)
+    joined = join_stream_response(response, raw)
+    response.raw_output_contents.extend(raw)
+    expected = message("inference.ModelStreamInferResponse")(infer_response=response)
+    assert joined == expected.SerializeToString()
+
+
 def test_a_response_that_grpc_cannot_carry_is_refused() -> None:
     response = message("inference.ModelInferResponse")(model_name="m")
-    with mmap.mmap(-1, 2**31) as untouched, pytest.raises(RequestError) as caught:
-        join_response(response, [untouched])
-    assert caught.value.code == ErrorCode.INVALID_ARG
-    assert caught.value.message == (
-        f"Response has byte size {2**31 + 9} which exceeds gRPC's byte size limit 2147483647."
-    )
+    with mmap.mmap(-1, 2**31) as untouched:
+        for join, size in ((join_response, 2**31 + 9), (join_stream_response, 2**31 + 15)):
+            with pytest.raises(RequestError) as caught:
+                join(response, [untouched])
+            assert caught.value.code == ErrorCode.INVALID_ARG
+            assert caught.value.message == (
+                f"Response has byte size {size} which exceeds gRPC's byte size limit 2147483647."
+            )
