@@ -1,15 +1,12 @@
 """The HTTP frontend as a process, on the real fabric, driven by real clients and a fake broker."""
 
-import contextlib
 import json
 import os
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,8 +14,8 @@ import tritonclient.http as tritonclient
 
 from broker.messages import Cancel, Infer
 from tests.support.fake_broker import SECONDS, FakeBroker, Frontend
+from tests.support.http import LENGTH, ask, framed, sending
 
-LENGTH = "Inference-Header-Content-Length"
 INFER = "/v2/models/echo/infer"
 SLOW = "/v2/models/slow/infer"
 
@@ -38,39 +35,6 @@ def frontend(broker: FakeBroker) -> Frontend:
 def client(frontend: Frontend) -> Iterator[tritonclient.InferenceServerClient]:
     with tritonclient.InferenceServerClient(frontend.address) as connected:
         yield connected
-
-
-class Answer(NamedTuple):
-    status: int
-    reason: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def error(self) -> Any:
-        return json.loads(self.body)["error"]
-
-
-@contextlib.contextmanager
-def sending(frontend: Frontend, method: str, path: str, body: Any = None, **headers: str) -> Iterator[HTTPConnection]:
-    """A connection on which this request was sent."""
-    with contextlib.closing(HTTPConnection(frontend.address, timeout=SECONDS)) as connection:
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, body, names, encode_chunked="Transfer-Encoding" in names)
-        yield connection
-
-
-def ask(frontend: Frontend, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-    with sending(frontend, method, path, body, **headers) as connection:
-        response = connection.getresponse()
-        return Answer(response.status, response.reason, dict(response.getheaders()), response.read())
-
-
-def framed(shape: list[int], data: bytes, **more: Any) -> tuple[bytes, str]:
-    """A body with one binary FP32 input `X`, and the length of its JSON."""
-    entry = {"name": "X", "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": len(data)}}
-    text = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}, **more}).encode()
-    return text + data, str(len(text))
 
 
 def seen(broker: FakeBroker, request_id: str) -> Infer:
@@ -138,7 +102,7 @@ def test_questions(client: tritonclient.InferenceServerClient) -> None:
 @pytest.mark.parametrize("size", [0, 4, 1020, 1024, 200_000])
 def test_a_raw_request_leaves_room_before_its_data(frontend: Frontend, broker: FakeBroker, size: int) -> None:
     data = os.urandom(size)
-    answer = ask(frontend, "POST", INFER, data, **{LENGTH: "0"})
+    answer = ask(frontend.address, "POST", INFER, data, **{LENGTH: "0"})
     assert answer.status == 200
     assert answer.body.endswith(data)
     sent = [message for message in broker.seen if type(message) is Infer][-1]
@@ -154,7 +118,7 @@ def test_a_raw_request_leaves_room_before_its_data(frontend: Frontend, broker: F
 def test_a_large_binary_section_is_aligned(frontend: Frontend, broker: FakeBroker) -> None:
     data = os.urandom(400_000)
     body, length = framed([100_000], data, id="aligned")
-    answer = ask(frontend, "POST", INFER, body, **{LENGTH: length})
+    answer = ask(frontend.address, "POST", INFER, body, **{LENGTH: length})
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert answer.body[int(answer.headers[LENGTH]) :] == data
     assert seen(broker, "aligned").inputs[0].offset % 64 == 0
@@ -167,7 +131,7 @@ def test_payload_is_copied_once_in_and_once_out(broker: FakeBroker) -> None:
     )
     frontend = broker.frontend("http", program, subprocess.PIPE)
     body, length = framed([1_000_000], bytes(4_000_000))
-    assert ask(frontend, "POST", INFER, body, **{LENGTH: length}).status == 200
+    assert ask(frontend.address, "POST", INFER, body, **{LENGTH: length}).status == 200
     broker.stop(frontend.token)
     output, _ = frontend.process.communicate(timeout=SECONDS)
     assert json.loads(output) == {"request body": len(body), "response": 4_000_000}
@@ -177,7 +141,7 @@ def test_chunks_and_continue(frontend: Frontend) -> None:
     data = os.urandom(40_000)
     body, length = framed([10_000], data)
     chunks = (body[i : i + 999] for i in range(0, len(body), 999))
-    answer = ask(frontend, "POST", INFER, chunks, **{LENGTH: length, "Transfer-Encoding": "chunked"})
+    answer = ask(frontend.address, "POST", INFER, chunks, **{LENGTH: length, "Transfer-Encoding": "chunked"})
     assert answer.body.endswith(data)
     host, _, port = frontend.address.partition(":")
     with socket.create_connection((host, int(port)), SECONDS) as connection:
@@ -190,7 +154,7 @@ def test_chunks_and_continue(frontend: Frontend) -> None:
 
 def test_empty_binary_outputs_are_plain_json(frontend: Frontend) -> None:
     body, length = framed([0], b"")
-    answer = ask(frontend, "POST", INFER, body, **{LENGTH: length})
+    answer = ask(frontend.address, "POST", INFER, body, **{LENGTH: length})
     assert answer.headers["Content-Type"] == "application/json"
     assert LENGTH not in answer.headers
     assert json.loads(answer.body)["outputs"][0]["parameters"] == {"binary_data_size": 0}
@@ -200,26 +164,26 @@ def test_empty_binary_outputs_are_plain_json(frontend: Frontend) -> None:
 
 
 def test_routes_that_are_not_there(frontend: Frontend) -> None:
-    assert ask(frontend, "GET", "/v2/")[:2] == (404, "Not Found")
-    assert ask(frontend, "GET", "/v2/").body == b'{"error":"Not Found"}'
-    assert ask(frontend, "GET", INFER)[:2] == (405, "Not Allowed")
-    assert ask(frontend, "POST", "/v2").body == b'{"error":"Method Not Allowed"}'
-    assert ask(frontend, "GET", "/v2/models/nope/ready").error == "Model version not ready"
-    assert ask(frontend, "GET", "/v2/models/echo/versions/99999999999999999999").status == 400
+    assert ask(frontend.address, "GET", "/v2/")[:2] == (404, "Not Found")
+    assert ask(frontend.address, "GET", "/v2/").body == b'{"error":"Not Found"}'
+    assert ask(frontend.address, "GET", INFER)[:2] == (405, "Not Allowed")
+    assert ask(frontend.address, "POST", "/v2").body == b'{"error":"Method Not Allowed"}'
+    assert ask(frontend.address, "GET", "/v2/models/nope/ready").error == "Model version not ready"
+    assert ask(frontend.address, "GET", "/v2/models/echo/versions/99999999999999999999").status == 400
 
 
 def test_errors_of_the_broker_and_the_frontend(frontend: Frontend) -> None:
     unknown = "Request for unknown model: 'nope' is not found"
-    assert ask(frontend, "GET", "/v2/models/nope").error == unknown
+    assert ask(frontend.address, "GET", "/v2/models/nope").error == unknown
     valid, length = framed([1], b"1234")
     for body, headers in ((b"x", {}), (valid, {LENGTH: length}), (b"x", {LENGTH: "x"})):
-        answer = ask(frontend, "POST", "/v2/models/nope/infer", body, **headers)
+        answer = ask(frontend.address, "POST", "/v2/models/nope/infer", body, **headers)
         assert (answer.status, answer.error) == (404, unknown)
-    broken = ask(frontend, "POST", "/v2/models/broken/infer", valid, **{LENGTH: length})
+    broken = ask(frontend.address, "POST", "/v2/models/broken/infer", valid, **{LENGTH: length})
     assert (broken.status, broken.error) == (500, "it broke")
-    invalid = ask(frontend, "POST", INFER, b"x")
+    invalid = ask(frontend.address, "POST", INFER, b"x")
     assert (invalid.status, invalid.error) == (500, "failed to parse the request JSON buffer: Invalid value. at 0")
-    encoded = ask(frontend, "POST", INFER, b"x", Content_Encoding="br")
+    encoded = ask(frontend.address, "POST", INFER, b"x", Content_Encoding="br")
     assert (encoded.status, encoded.headers["Accept-Encoding"]) == (501, "gzip, deflate")
 
 
@@ -236,7 +200,7 @@ def test_errors_of_the_broker_and_the_frontend(frontend: Frontend) -> None:
     ],
 )
 def test_the_length_of_the_json(frontend: Frontend, length: str, error: str) -> None:
-    answer = ask(frontend, "POST", INFER, b"{}", **{LENGTH: length})
+    answer = ask(frontend.address, "POST", INFER, b"{}", **{LENGTH: length})
     assert (answer.status, answer.error) == (400, error)
 
 
@@ -246,7 +210,7 @@ def test_size_limits(frontend: Frontend) -> None:
         ({}, f"request JSON size of {size} bytes exceeds"),
         ({LENGTH: "0"}, f"Raw input has a byte_size ({size} bytes) that exceeds"),
     ):
-        answer = ask(frontend, "POST", INFER, bytes(size), **headers)
+        answer = ask(frontend.address, "POST", INFER, bytes(size), **headers)
         assert answer.status == 400
         assert answer.error.startswith(begin)
         assert answer.error.endswith("Use --http-max-input-size to increase the limit.")
@@ -256,8 +220,8 @@ def test_blocks_of_refused_requests_come_back(broker: FakeBroker) -> None:
     frontend = broker.frontend("http")
     good, length = framed([250_000], bytes(1_000_000))
     for _ in range(3):
-        assert ask(frontend, "POST", INFER, good + b"x", **{LENGTH: length}).status == 400
-        assert ask(frontend, "POST", INFER, good, **{LENGTH: length}).status == 200
+        assert ask(frontend.address, "POST", INFER, good + b"x", **{LENGTH: length}).status == 400
+        assert ask(frontend.address, "POST", INFER, good, **{LENGTH: length}).status == 200
     (region,) = {
         ref.region for m in broker.seen if type(m) is Infer for ref in m.inputs if f"-{frontend.token}-" in ref.region
     }
@@ -271,7 +235,7 @@ def test_blocks_of_refused_requests_come_back(broker: FakeBroker) -> None:
 
 def test_a_client_that_goes_away_cancels_its_request(frontend: Frontend, broker: FakeBroker) -> None:
     body, length = framed([1], b"1234", id="gone")
-    with sending(frontend, "POST", SLOW, body, **{LENGTH: length}):
+    with sending(frontend.address, "POST", SLOW, body, **{LENGTH: length}):
         number = seen(broker, "gone").request
     broker.wait_for(lambda message: message == Cancel(number))
 
@@ -279,7 +243,10 @@ def test_a_client_that_goes_away_cancels_its_request(frontend: Frontend, broker:
 def test_a_draining_frontend_finishes_what_it_has(broker: FakeBroker) -> None:
     frontend = broker.frontend("http")
     body, length = framed([1], b"1234", id="busy")
-    with sending(frontend, "GET", "/v2") as idle, sending(frontend, "POST", SLOW, body, **{LENGTH: length}) as busy:
+    with (
+        sending(frontend.address, "GET", "/v2") as idle,
+        sending(frontend.address, "POST", SLOW, body, **{LENGTH: length}) as busy,
+    ):
         assert idle.getresponse().read()
         seen(broker, "busy")
         broker.stop(frontend.token)
@@ -293,7 +260,7 @@ def test_a_drain_ends_in_time(broker: FakeBroker) -> None:
     broker.options["exit_timeout_secs"] = 2
     frontend = broker.frontend("http")
     body, length = framed([1], b"1234", id="stuck")
-    with sending(frontend, "POST", SLOW, body, **{LENGTH: length}):
+    with sending(frontend.address, "POST", SLOW, body, **{LENGTH: length}):
         seen(broker, "stuck")
         began = time.monotonic()
         broker.stop(frontend.token)
@@ -305,8 +272,8 @@ def test_the_metrics_page(broker: FakeBroker) -> None:
     broker.metrics = [{"name": "nv_x", "type": "counter", "help": "h", "samples": [({"model": "m"}, 1.0)]}]
     frontend = broker.frontend("metrics")
     for path in ("/metrics", "/metrics/"):
-        answer = ask(frontend, "GET", path)
+        answer = ask(frontend.address, "GET", path)
         assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
         assert answer.body == b'# HELP nv_x h\n# TYPE nv_x counter\nnv_x{model="m"} 1\n'
-    assert ask(frontend, "GET", "/other")[::3] == (200, b"")
-    assert ask(frontend, "POST", "/metrics")[:2] == (405, "Not Allowed")
+    assert ask(frontend.address, "GET", "/other")[::3] == (200, b"")
+    assert ask(frontend.address, "POST", "/metrics")[:2] == (405, "Not Allowed")

@@ -163,9 +163,9 @@ class FakeBroker:
             for token, messages in self._router.receive():
                 assert not isinstance(messages, ProtocolError), messages
                 for message in messages:
+                    self.seen.append(message)
                     for answer in self._handle(token, message):
                         self._router.send(token, [answer])
-                    self.seen.append(message)
             while self._commands:
                 self._commands.pop(0)()
 
@@ -344,7 +344,8 @@ class FakeBroker:
             return Answer(question.request, ErrorCode.INVALID_ARG, text, None)
         is_trace = isinstance(question, UpdateTraceSettings)
         values: dict[str, Any] = {"trace_level": ["OFF"], "trace_rate": ["1000"]} if is_trace else {"log_info": True}
-        return Answer(question.request, ErrorCode.OK, "", {**values, **given})
+        values |= {name: value for name, value in given.items() if value is not None}
+        return Answer(question.request, ErrorCode.OK, "", values)
 
     def _memory(self, question: RegisterRegion | UnregisterRegion | GetRegionStatus) -> Answer:
         content: Any = None
