@@ -623,9 +623,12 @@ def _rebuild(entry: Any) -> Message:
 
 def _checked(cls: type[Any], fields: tuple[Any, ...]) -> Any:
     values = cls(*fields)
-    for value, accepted in zip(values, _ACCEPTED[cls], strict=True):
-        if type(value) not in accepted:
-            raise ValueError(f"{cls.__name__} has a {type(value).__name__} out of place")
+    types = tuple(map(type, values))
+    if types not in _SEEN[cls]:
+        for found, accepted in zip(types, _ACCEPTED[cls], strict=True):
+            if found not in accepted:
+                raise ValueError(f"{cls.__name__} has a {found.__name__} out of place")
+        _SEEN[cls].add(types)
     return values
 
 
@@ -685,3 +688,5 @@ def _accepted(annotation: Any) -> frozenset[type[Any]]:
 _ACCEPTED = {
     cls: tuple(_accepted(a) for a in cls.__annotations__.values()) for cls in (*_CLASSES, Item, Result, Target)
 }
+_SEEN: dict[type[Any], set[tuple[type[Any], ...]]] = {cls: set() for cls in _ACCEPTED}
+"""The combinations of types that were found right: messages of a kind hardly differ in them."""

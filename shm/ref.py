@@ -25,21 +25,17 @@ class TensorRef(NamedTuple):
     def from_wire(fields: Any) -> "TensorRef":
         """Check and rebuild a reference that came over the fabric. Raises ValueError."""
         try:
-            name, datatype, shape, byte_size, data, region, offset, slot, generation = fields
-        except (TypeError, ValueError):
+            ref = TensorRef(*fields)
+        except TypeError:
             raise ValueError("a TensorRef has nine fields") from None
-        if not (
-            type(name) is str
-            and type(datatype) is str
-            and type(region) is str
-            and (data is None or type(data) is bytes)
-            and type(byte_size) is type(offset) is type(slot) is type(generation) is int
-            and byte_size >= 0
-            and offset >= 0
-        ):
+        if tuple(map(type, ref)) not in _TYPES:
             raise ValueError("a TensorRef field has the wrong type")
-        shape = tuple(shape)
-        for dim in shape:
+        if ref.byte_size < 0 or ref.offset < 0:
+            raise ValueError("a TensorRef has a negative size or offset")
+        for dim in ref.shape:
             if type(dim) is not int:
                 raise ValueError("a TensorRef's shape is made of integers")
-        return TensorRef(name, datatype, shape, byte_size, data, region, offset, slot, generation)
+        return ref
+
+
+_TYPES = {(str, str, tuple, int, data, str, int, int, int) for data in (bytes, type(None))}
