@@ -1,5 +1,6 @@
 """The broker process: one poll loop that feeds events to the core and executes the effects that it returns."""
 
+import gc
 import os
 import secrets
 import select
@@ -24,6 +25,10 @@ from shm import region
 
 REPEATED = ("http_restricted_api", "grpc_restricted_protocol")
 """Settings of several values that frontends are told."""
+FINE_SECONDS = 0.01
+"""Waits shorter than this end at their very microsecond: queue delays are of that kind."""
+GC_THRESHOLD = 50_000
+"""Objects between garbage collections: requests leave no cycles."""
 OBSERVE_SECONDS = 1.0
 """How often the children's process states are looked at."""
 
@@ -64,6 +69,8 @@ class Server:
             self._watch(_signals(), "signal", "")
             self._announce(ports)
             self._apply(self._core.begin(time.monotonic()))
+            gc.freeze()
+            gc.set_threshold(GC_THRESHOLD)
             self._loop()
             self._log.flush()
         return self._exit_status or 0
@@ -102,6 +109,9 @@ class Server:
         timeout = 0.0
         if not is_busy and not self._router.has_more():
             timeout = max(0.0, min(self._core.next_deadline(), self._next_observation) - time.monotonic())
+        if 0 < timeout < FINE_SECONDS:
+            select.select([self._poll], [], [], timeout)  # an epoll counts in whole milliseconds
+            timeout = 0.0
         for descriptor, _ in self._poll.poll(timeout):
             what, token = self._watched.get(descriptor, ("", ""))
             match what:
