@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from broker.effects import Effect, Emit, Kill, Send
-from broker.messages import Load, Loaded, LoadFailed, ProtocolError, Stop
+from broker.messages import Load, Loaded, LoadFailed, ProtocolError, Stop, describe_code
 from broker.models import (
     QUICK_DEATH_SECONDS,
     SERVICE_SECONDS,
@@ -267,7 +267,7 @@ class Fleet:
 
     def load_failed(self, instance: Instance, message: LoadFailed, now: float) -> None:
         """An instance says that it cannot be loaded."""
-        self._fail_load(instance, message.error, now)
+        self._fail_load(instance, f"{describe_code(message.code)}: {message.error}", now)
 
     def executed(self, instance: Instance, now: float) -> None:
         """A batch is done: perhaps that was what a draining instance or a retiring version waited for."""
@@ -301,7 +301,7 @@ class Fleet:
         output = f"; last output: {' | '.join(death.last_lines)}" if death.last_lines else ""
         self._emit("E", f"{instance.key}: worker died: {hung or death.text}{output}")
         if not was_ready and instance.version.state is VersionState.LOADING and not death.is_outside:
-            self._fail_load(instance, f"the worker died while loading: {death.text}{output}", now)
+            self._fail_load(instance, f"Internal: the worker died while loading: {death.text}{output}", now)
             return
         service = now - instance.ready_at if instance.ready_at is not None else 0.0
         if service >= SERVICE_SECONDS:

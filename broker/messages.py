@@ -35,6 +35,13 @@ class ErrorCode(IntEnum):
     CANCELLED = 7
 
 
+def describe_code(code: int) -> str:
+    """The code as Triton words it before a message: `Invalid argument`."""
+    known = code if code in ErrorCode.__members__.values() else ErrorCode.UNKNOWN
+    name = "Invalid argument" if known == ErrorCode.INVALID_ARG else ErrorCode(known).name.replace("_", " ")
+    return name.capitalize()
+
+
 class Part(IntFlag):
     """What one response of a request is. Models that are not decoupled send one, which is both."""
 
