@@ -156,8 +156,8 @@ class Fleet:
     def _scale(self, version: Version, wanted: tuple[InstanceSpec, ...], now: float) -> None:
         plan = plan_scale([i for i in version.instances if i.state is not InstanceState.FAILED], wanted)
         version.instances = [i for i in version.instances if i.state is not InstanceState.FAILED]
-        for instance, spec in plan.keep:
-            instance.spec, instance.is_leaving = spec, False
+        for instance in plan.keep:
+            instance.is_leaving = False
         for spec in plan.start:
             instance = Instance(spec, version)
             version.instances.append(instance)

@@ -1,7 +1,7 @@
 """Models, their versions and instances as they run: state without I/O, changed only by the core."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -95,7 +95,7 @@ def back_off(quick_deaths: int) -> float:
     """Seconds to wait before the next start, after this many quick deaths in a row: the first restart is at once."""
     if quick_deaths <= 1:
         return 0.0
-    return min(MAX_BACK_OFF_SECONDS, float(0.5 * 2 ** (quick_deaths - 2)))
+    return min(MAX_BACK_OFF_SECONDS, 0.5 * 2.0 ** min(quick_deaths - 2, 10))
 
 
 @dataclass(slots=True, eq=False)
@@ -217,30 +217,36 @@ class Model:
 class ScalePlan:
     """How to get from the running instances to the wanted ones."""
 
-    keep: list[tuple[Instance, InstanceSpec]]
+    keep: list[Instance]
     start: list[InstanceSpec]
     drain: list[Instance]
 
 
-def plan_scale(running: Sequence[Instance], wanted: Sequence[InstanceSpec]) -> ScalePlan:
+def plan_scale(running: Iterable[Instance], wanted: Sequence[InstanceSpec]) -> ScalePlan:
     """Match instances by what they are (device, group), not by name: exactly the difference starts or drains.
 
-    Instances whose name is still wanted are kept first. Of equal ones the last are drained.
+    Of equal ones those that are ready stay first, then those whose name is still wanted, then the first.
     """
     plan = ScalePlan([], [], [])
-    available = {id(i): i for i in running if i.state is not InstanceState.DRAINING}
-    unmatched: list[InstanceSpec] = []
-    for spec in wanted:
-        same = [i for i in available.values() if (i.spec.name, i.spec.signature) == (spec.name, spec.signature)]
-        if same:
-            plan.keep.append((available.pop(id(same[0])), spec))
-        else:
-            unmatched.append(spec)
-    for spec in unmatched:
-        same = [i for i in available.values() if i.spec.signature == spec.signature]
-        if same:
-            plan.keep.append((available.pop(id(same[0])), same[0].spec))
-        else:
-            plan.start.append(spec)
-    plan.drain = list(available.values())
+    names = {spec.name for spec in wanted}
+    available: dict[str, list[Instance]] = {}
+    for instance in sorted(running, key=lambda i: (i.state is not InstanceState.READY, i.spec.name not in names)):
+        if instance.state is not InstanceState.DRAINING:
+            available.setdefault(instance.spec.signature, []).append(instance)
+    for signature, specs in _by_signature(wanted).items():
+        same = available.pop(signature, [])
+        keep, surplus = same[: len(specs)], same[len(specs) :]
+        kept = {instance.spec.name for instance in keep}
+        plan.keep += keep
+        plan.start += [spec for spec in specs if spec.name not in kept][: len(specs) - len(keep)]
+        plan.drain += surplus
+    for unwanted in available.values():
+        plan.drain += unwanted
     return plan
+
+
+def _by_signature(specs: Sequence[InstanceSpec]) -> dict[str, list[InstanceSpec]]:
+    groups: dict[str, list[InstanceSpec]] = {}
+    for spec in specs:
+        groups.setdefault(spec.signature, []).append(spec)
+    return groups
