@@ -2,16 +2,20 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 BACKLOG = 1024
 READ_BUFFER = 256 * 1024
 """Bytes of a body that are read ahead: what one read from the socket brings."""
+
+_log = logging.getLogger(__name__)
 
 Dispatch: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 """Answers one request."""
@@ -42,7 +46,15 @@ async def listen(dispatch: Dispatch, descriptor: int, tls: ssl.SSLContext | None
         access_log=None,
         auto_decompress=False,
         read_bufsize=READ_BUFFER,
+        logger=_log,
     )
+    _log.addFilter(_is_ours)
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(connections, sock=socket.socket(fileno=descriptor), backlog=BACKLOG, ssl=tls)
     return HttpServer(listener, connections)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """False for what clients do wrong: they are told, and cannot fill the log."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
