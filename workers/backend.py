@@ -5,33 +5,15 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NamedTuple, Protocol, TypeAlias
 
-from broker.messages import ErrorCode, Item, Parameters
-from shm.arena import Buffer
+from broker.messages import ErrorCode, Item
 from workers.errors import BackendError
 from workers.inputs import Inputs
 from workers.model import ModelSpec
+from workers.outcome import Outcome
+from workers.streams import Streams
 
 Log: TypeAlias = Callable[[str, str], None]
 """Takes a level (one of `IWEV`) and a line for the server's log."""
-
-
-class Output(NamedTuple):
-    """One output tensor; `data` is its binary form, one-dimensional bytes."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    data: Buffer
-
-
-class Response(NamedTuple):
-    """What a model answers to one request."""
-
-    outputs: Sequence[Output]
-    parameters: Parameters
-
-
-Outcome: TypeAlias = Response | BackendError
 
 
 class IO(NamedTuple):
@@ -49,13 +31,17 @@ class Interface(NamedTuple):
     outputs: tuple[IO, ...] = ()
 
 
-class Times:
-    """When a batch reached its stages, in nanoseconds of the monotonic clock; backends that gather say so."""
+class Execution:
+    """A batch in execution: its number, and when it reached its stages; backends that gather inputs say so.
 
-    __slots__ = ("began", "inputs_ready", "outputs_computed")
+    Times are in nanoseconds of the monotonic clock.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("attempt", "began", "inputs_ready", "outputs_computed")
+
+    def __init__(self, attempt: int) -> None:
         """Execution begins now."""
+        self.attempt = attempt
         self.began = self.inputs_ready = time.monotonic_ns()
         self.outputs_computed = 0
 
@@ -68,14 +54,25 @@ class Times:
         self.outputs_computed = self.outputs_computed or time.monotonic_ns()
 
 
+class Host(NamedTuple):
+    """What a worker has for its backend. `streams` is for models that send responses by themselves."""
+
+    inputs: Inputs
+    log: Log
+    streams: Streams
+
+
 class Backend(Protocol):
-    """One loaded model. Made by its class as `cls(model, inputs, log)`, which only stores them."""
+    """One loaded model. Made by its class as `cls(model, host)`, which only stores them."""
 
     def load(self) -> Interface:
         """Load the model. Raises BackendError, which is final."""
 
-    def execute(self, requests: Sequence[Item], times: Times) -> Sequence[Outcome]:
-        """Run a batch: one outcome for each request, in order. A BackendError raised fails the whole batch."""
+    def execute(self, requests: Sequence[Item], execution: Execution) -> Sequence[Outcome | None]:
+        """Run a batch: one outcome for each request, in order; None where a stream answers (`Host.streams`).
+
+        A BackendError raised fails the whole batch.
+        """
 
     def unload(self) -> None:
         """The model is about to go; the process ends afterwards."""
@@ -96,7 +93,7 @@ _BACKENDS = {
 }
 
 
-def create(model: ModelSpec, inputs: Inputs, log: Log) -> Backend:
+def create(model: ModelSpec, host: Host) -> Backend:
     """The backend that a model names; its framework is imported here, in this worker only. Raises BackendError."""
     entry = _BACKENDS.get(model.backend)
     if entry is None:
@@ -105,7 +102,7 @@ def create(model: ModelSpec, inputs: Inputs, log: Log) -> Backend:
             f"unable to find backend '{model.backend}' for model '{model.name}', there are: {', '.join(_BACKENDS)}",
         )
     try:
-        cls: Callable[[ModelSpec, Inputs, Log], Backend] = getattr(import_module(entry.module), entry.class_name)
+        cls: Callable[[ModelSpec, Host], Backend] = getattr(import_module(entry.module), entry.class_name)
     except ModuleNotFoundError as error:
         if not error.name or error.name.partition(".")[0] != entry.framework:
             raise
@@ -114,4 +111,4 @@ def create(model: ModelSpec, inputs: Inputs, log: Log) -> Backend:
             f"backend '{model.backend}' needs the package '{entry.framework}', which is not installed: "
             f"pip install 'tidepool[{entry.extra}]'",
         ) from None
-    return cls(model, inputs, log)
+    return cls(model, host)

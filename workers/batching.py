@@ -9,8 +9,9 @@ from broker.messages import ErrorCode, Item
 from shm import copies
 from shm.ref import TensorRef
 from shm.tensor import binary_form
-from workers.backend import Outcome, Output, Response, Times
+from workers.backend import Execution
 from workers.errors import BackendError
+from workers.outcome import Outcome, Output, Response
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -28,25 +29,25 @@ Run: TypeAlias = Callable[[dict[str, Array]], Sequence[Computed]]
 
 
 def execute_together(
-    requests: Sequence[Item], read: Callable[[TensorRef], Array], run: Run, times: Times
+    requests: Sequence[Item], read: Callable[[TensorRef], Array], run: Run, execution: Execution
 ) -> Sequence[Outcome]:
     """One execution for all requests, along their first dimension. A request that cannot be read fails alone."""
     outcomes, parts = _read(requests, read)
     if not parts:
         return _complete(outcomes, [])
     batch, sizes = concatenate(parts)
-    times.inputs_are_ready()
+    execution.inputs_are_ready()
     computed = run(batch)
-    times.outputs_are_computed()
+    execution.outputs_are_computed()
     return _complete(outcomes, split(computed, sizes))
 
 
 def execute_apart(
-    requests: Sequence[Item], read: Callable[[TensorRef], Array], run: Run, times: Times
+    requests: Sequence[Item], read: Callable[[TensorRef], Array], run: Run, execution: Execution
 ) -> Sequence[Outcome]:
     """One execution for each request: the model has no batch dimension."""
     outcomes, parts = _read(requests, read)
-    times.inputs_are_ready()
+    execution.inputs_are_ready()
     return _complete(outcomes, [_attempt(run, part) for part in parts])
 
 

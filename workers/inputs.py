@@ -14,6 +14,7 @@ from shm.arena import Buffer
 from shm.datatypes import ELEMENT_SIZE
 from shm.ref import TensorRef
 from shm.tensor import Regions, as_array
+from workers.client_memory import MARK, ClientMemory
 from workers.errors import BackendError
 
 COPY_LIMIT = 32 << 20
@@ -22,18 +23,21 @@ copy would need the memory twice."""
 
 
 class Inputs:
-    """Reads tensors in the regions that this process has mapped.
+    """Reads tensors in the regions that this process has mapped, and in memory that clients have registered.
 
     All methods raise BackendError: UNAVAILABLE when the region is gone, INVALID_ARG for malformed content.
     """
 
-    def __init__(self, regions: Regions) -> None:
-        """`regions` stays the worker's."""
+    def __init__(self, regions: Regions, client_memory: ClientMemory) -> None:
+        """Both stay the worker's."""
         self._regions = regions
+        self._client_memory = client_memory
 
     def raw(self, ref: TensorRef) -> Buffer:
-        """The tensor's binary form, where it lies."""
+        """The tensor's binary form: where it lies, or (client memory) a copy."""
         try:
+            if ref.region.startswith(MARK):
+                return self._client_memory.read(ref).data
             return self._regions.view(ref)
         except KeyError:
             raise BackendError(ErrorCode.UNAVAILABLE, f"the shared memory of input '{ref.name}' is gone") from None
@@ -65,6 +69,8 @@ class Inputs:
         if ref.datatype == "BYTES":
             return self.array(ref)
         data = self.raw(ref)
+        if ref.region.startswith(MARK):
+            return _as_array(ref, data)
         if ref.data is None and ref.byte_size > COPY_LIMIT and ref.offset % ELEMENT_SIZE[ref.datatype] == 0:
             return _as_array(ref, self._regions.private(ref))
         copies.count("private", ref.byte_size)

@@ -4,20 +4,20 @@ import time
 from collections.abc import Sequence
 
 from broker.messages import ErrorCode, Item
-from workers.backend import Interface, Log, Outcome, Output, Response, Times
+from workers.backend import Execution, Host, Interface
 from workers.errors import BackendError
-from workers.inputs import Inputs
 from workers.model import ModelSpec
+from workers.outcome import Outcome, Output, Response
 
 
 class IdentityBackend:
     """For benchmarks and tests. Parameters: `creation_delay_sec`, `execute_delay_ms`, and
     `instance_wise_delay_multiplier`, which multiplies the delay by the instance's number in its group."""
 
-    def __init__(self, model: ModelSpec, inputs: Inputs, log: Log) -> None:
+    def __init__(self, model: ModelSpec, host: Host) -> None:
         """Nothing to log."""
         self._model = model
-        self._inputs = inputs
+        self._inputs = host.inputs
         self._names: dict[str, str] = {}
         self._delay = 0.0
 
@@ -40,7 +40,7 @@ class IdentityBackend:
         time.sleep(model.number("creation_delay_sec"))
         return Interface()
 
-    def execute(self, requests: Sequence[Item], times: Times) -> Sequence[Outcome]:
+    def execute(self, requests: Sequence[Item], execution: Execution) -> Sequence[Outcome]:
         """Pass the bytes on."""
         if self._delay:
             time.sleep(self._delay)

@@ -10,12 +10,12 @@ import onnxruntime
 
 from broker.messages import ErrorCode, Item
 from shm.ref import TensorRef
-from workers.backend import Interface, Log, Outcome, Times
+from workers.backend import Execution, Host, Interface
 from workers.backends.onnx_graph import GraphTensor, check, declared
 from workers.batching import Array, Computed, execute_apart, execute_together
 from workers.errors import BackendError
-from workers.inputs import Inputs
 from workers.model import ModelSpec
+from workers.outcome import Outcome
 
 _BFLOAT16 = 16
 """ONNX's number of the type that numpy lacks; such tensors go in and out as bits."""
@@ -27,10 +27,10 @@ _FAIL = 1
 class OnnxRuntimeBackend:
     """One session."""
 
-    def __init__(self, model: ModelSpec, inputs: Inputs, log: Log) -> None:
+    def __init__(self, model: ModelSpec, host: Host) -> None:
         """Nothing is loaded yet."""
         self._model = model
-        self._inputs = inputs
+        self._inputs = host.inputs
         self._session: Any = None
         self._inputs_by_name: dict[str, GraphTensor] = {}
         self._outputs: list[GraphTensor] = []
@@ -103,10 +103,10 @@ class OnnxRuntimeBackend:
 
     # ------------------------------------------------------------------------------------------- execute
 
-    def execute(self, requests: Sequence[Item], times: Times) -> Sequence[Outcome]:
+    def execute(self, requests: Sequence[Item], execution: Execution) -> Sequence[Outcome]:
         """Run the graph once for all requests, or once for each when the model has no batch dimension."""
         together = execute_together if self._model.max_batch_size else execute_apart
-        return together(requests, self._read, self._run, times)
+        return together(requests, self._read, self._run, execution)
 
     def _read(self, ref: TensorRef) -> Array:
         """An input of the graph's rank: the protocol writes scalars as [1]."""

@@ -1,21 +1,22 @@
 """The Python backend: a model is a class `TritonPythonModel` in a file of the model's version directory."""
 
-import asyncio
 import copy
 import inspect
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from broker.messages import ErrorCode, Item
 from workers import isolation, pb_utils
 from workers.autocomplete import ModelConfig
-from workers.backend import IO, Interface, Log, Outcome, Times
+from workers.backend import IO, Execution, Host, Interface
+from workers.coroutines import Coroutines
 from workers.errors import BackendError
-from workers.inputs import Inputs
 from workers.model import ModelSpec, datatype_of
+from workers.outcome import Outcome
+from workers.pb_requests import Batch
 from workers.pb_utils import InferenceRequest, InferenceResponse
 
 _OWN_FILES = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -24,15 +25,17 @@ _OWN_FILES = os.path.dirname(os.path.dirname(__file__)) + os.sep
 class PythonBackend:
     """One instance of a user's model."""
 
-    def __init__(self, model: ModelSpec, inputs: Inputs, log: Log) -> None:
+    def __init__(self, model: ModelSpec, host: Host) -> None:
         """Nothing of the user's runs before `load`."""
         self._model = model
-        self._inputs = inputs
-        self._log = log
+        self._inputs = host.inputs
+        self._log = host.log
+        self._streams = host.streams
         self._path = ""
         self._instance: Any = None
         self._output_names: frozenset[str] = frozenset()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_decoupled = False
+        self._coroutines = Coroutines()
 
     def load(self) -> Interface:
         """Import the file, complete the configuration, initialize the instance."""
@@ -57,24 +60,26 @@ class PythonBackend:
             raise BackendError(ErrorCode.INTERNAL, describe(error)) from error
         self._instance = instance
         self._output_names = frozenset(entry["name"] for entry in config.get("output", ()))
+        self._is_decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
         return Interface(
             () if model.inputs else tuple(_io(entry) for entry in config.get("input", ())),
             () if model.outputs else tuple(_io(entry) for entry in config.get("output", ())),
         )
 
-    def execute(self, requests: Sequence[Item], times: Times) -> Sequence[Outcome]:
+    def execute(self, requests: Sequence[Item], execution: Execution) -> Sequence[Outcome | None]:
         """Hand the requests to the model, each with its own tensors."""
         refused: dict[int, BackendError] = {}
         received: list[InferenceRequest] = []
-        for index, request in enumerate(requests):
+        batch = Batch(self._streams, execution.attempt, self._is_decoupled)
+        for index, item in enumerate(requests):
             try:
-                received.append(InferenceRequest.received(request, self._inputs, self._output_names))
+                received.append(InferenceRequest.received(item, self._inputs, self._output_names, batch, index))
             except BackendError as error:
                 refused[index] = error
-        times.inputs_are_ready()
-        responses = iter(self._run(received) if received else ())
-        times.outputs_are_computed()
-        return [refused[i] if i in refused else self._outcome(next(responses)) for i in range(len(requests))]
+        execution.inputs_are_ready()
+        outcomes = iter(self._run(received) if received else ())
+        execution.outputs_are_computed()
+        return [refused[i] if i in refused else next(outcomes) for i in range(len(requests))]
 
     def unload(self) -> None:
         """Finalize the instance; what it raises is only logged."""
@@ -83,38 +88,75 @@ class PythonBackend:
                 self._instance.finalize()
         except BaseException as error:
             self._log("E", f"finalize of model '{self._model.instance}' failed: {describe(error)}")
-        if self._loop is not None:
-            self._loop.close()
+        self._coroutines.close()
 
     # ------------------------------------------------------------------------------------------- execute
 
-    def _run(self, requests: list[InferenceRequest]) -> list[InferenceResponse]:
-        """The model's answers, one for each request. Raises BackendError for the whole batch."""
-        count = len(requests)  # the list is the model's from now on
+    def _run(self, received: list[InferenceRequest]) -> list[Outcome | None]:
+        """The model's answers, one for each request."""
+        requests = tuple(received)  # the list is the model's from now on
+        if self._is_decoupled:
+            for request in requests:
+                request.get_response_sender()  # without it, nobody would see that the model has dropped the request
         try:
             if not hasattr(self._instance, "execute"):
-                raise self._failed(f"Python model {self._path} does not implement `execute` method.")
-            responses = self._instance.execute(requests)
-            if inspect.iscoroutine(responses):
-                responses = self._event_loop().run_until_complete(responses)
-        except BackendError:
-            raise
+                return self._fail(requests, f"Python model {self._path} does not implement `execute` method.")
+            returned = self._instance.execute(received)
+            if inspect.iscoroutine(returned):
+                if self._is_decoupled:
+                    self._coroutines.start(self._watch(returned, requests))
+                    returned = None
+                else:
+                    returned = self._coroutines.run(returned)
         except BaseException as error:
-            raise self._failed(describe(error)) from error
-        if not isinstance(responses, list):
-            raise self._failed(f"Expected a list in the execute return, found type '{type(responses)}'.")
-        if len(responses) != count:
-            raise self._failed(
+            return self._fail(requests, describe(error))
+        return self._stay_open(requests, returned) if self._is_decoupled else self._answer(requests, returned)
+
+    def _answer(self, requests: Sequence[InferenceRequest], returned: object) -> list[Outcome | None]:
+        """What a model that is not decoupled returns: a response for each request, None for those with a sender."""
+        if returned is None and any(request.has_sender for request in requests):
+            returned = [None] * len(requests)
+        if not isinstance(returned, list):
+            return self._fail(requests, f"Expected a list in the execute return, found type '{type(returned)}'.")
+        if len(returned) != len(requests):
+            return self._fail(
+                requests,
                 "Number of InferenceResponse objects do not match the number of InferenceRequest objects. "
-                f"InferenceRequest(s) size is:{count}, and InferenceResponse(s) size is:{len(responses)}\n"
+                f"InferenceRequest(s) size is:{len(requests)}, and InferenceResponse(s) size is:{len(returned)}\n",
             )
-        for response in responses:
-            if not isinstance(response, InferenceResponse):
-                raise self._failed(
+        for request, response in zip(requests, returned, strict=True):
+            if not isinstance(response, InferenceResponse) and not (response is None and request.has_sender):
+                return self._fail(
+                    requests,
                     "Expected an 'InferenceResponse' object in the execute function return list, "
-                    f"found type '{type(response)}'."
+                    f"found type '{type(response)}'.",
                 )
-        return responses
+        return [
+            None if response is None else request.answer(self._outcome(response))
+            for request, response in zip(requests, returned, strict=True)
+        ]
+
+    def _stay_open(self, requests: Sequence[InferenceRequest], returned: object) -> list[Outcome | None]:
+        """What a decoupled model returns: None, always."""
+        if returned is not None:
+            return self._fail(
+                requests,
+                f"Python model '{self._model.instance}' is using the decoupled mode and the execute function must "
+                "return None.",
+            )
+        return [None] * len(requests)
+
+    async def _watch(self, coroutine: Coroutine[Any, Any, Any], requests: Sequence[InferenceRequest]) -> None:
+        """A decoupled `execute` that goes on while others begin."""
+        try:
+            await coroutine
+        except BaseException as error:
+            self._fail(requests, describe(error))
+
+    def _fail(self, requests: Sequence[InferenceRequest], text: str) -> list[Outcome | None]:
+        """An error for every request that is not answered already."""
+        error = self._failed(text)
+        return [request.fail(error) for request in requests]
 
     def _outcome(self, response: InferenceResponse) -> Outcome:
         try:
@@ -126,12 +168,6 @@ class PythonBackend:
         full = f"Failed to process the request(s) for model '{self._model.instance}', message: {text}"
         self._log("E", full)
         return BackendError(ErrorCode.INTERNAL, full)
-
-    def _event_loop(self) -> asyncio.AbstractEventLoop:
-        """One loop for the instance's life, so that what coroutines keep open stays usable."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-        return self._loop
 
     # ------------------------------------------------------------------------------------------- load
 

@@ -9,11 +9,11 @@ import torch
 
 from broker.messages import ErrorCode, Item
 from shm.ref import TensorRef
-from workers.backend import IO, Interface, Log, Outcome, Times
+from workers.backend import IO, Execution, Host, Interface
 from workers.batching import Array, Computed, execute_apart, execute_together
 from workers.errors import BackendError
-from workers.inputs import Inputs
 from workers.model import ModelSpec, TensorSpec, data_type_of
+from workers.outcome import Outcome
 
 _DATATYPES = {
     torch.bool: "BOOL",
@@ -43,11 +43,11 @@ class Argument(NamedTuple):
 class PyTorchBackend:
     """One TorchScript module."""
 
-    def __init__(self, model: ModelSpec, inputs: Inputs, log: Log) -> None:
+    def __init__(self, model: ModelSpec, host: Host) -> None:
         """Nothing is loaded yet."""
         self._model = model
-        self._inputs = inputs
-        self._log = log
+        self._inputs = host.inputs
+        self._log = host.log
         self._device: torch.device | None = None
         self._module: Any = None
         self._arguments: dict[str, int] | None = None  # input name -> position; None: one dictionary
@@ -180,12 +180,12 @@ class PyTorchBackend:
 
     # ------------------------------------------------------------------------------------------- execute
 
-    def execute(self, requests: Sequence[Item], times: Times) -> Sequence[Outcome]:
+    def execute(self, requests: Sequence[Item], execution: Execution) -> Sequence[Outcome]:
         """Run the module once for all requests, or once for each when the model has no batch dimension."""
         if not self._model.max_batch_size:
-            return execute_apart(requests, self._read_private, self._run, times)
+            return execute_apart(requests, self._read_private, self._run, execution)
         read = self._read_private if len(requests) == 1 else self._read
-        return execute_together(requests, read, self._run, times)
+        return execute_together(requests, read, self._run, execution)
 
     def _read_private(self, ref: TensorRef) -> Array:
         """A module may work on its inputs in place; numpy's write protection would not keep it from that."""

@@ -4,15 +4,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 
 from broker.messages import Item, Load
 from shm.ref import TensorRef
 from shm.tensor import Regions, as_array, binary_form, datatype_of
-from workers.backend import Backend, Outcome, Response, Times
+from workers.backend import Backend, Execution, Host
+from workers.client_memory import ClientMemory
 from workers.inputs import Inputs
 from workers.model import ModelSpec
+from workers.outcome import Outcome, Response
 
 
 def spec(directory: Path, config: dict[str, Any], backend: str = "", kind: str = "KIND_CPU") -> ModelSpec:
@@ -43,12 +46,17 @@ def request(**inputs: np.ndarray[Any, Any] | TensorRef) -> Item:
 
 def no_inputs() -> Inputs:
     """Reads inline tensors only."""
-    return Inputs(Regions())
+    return Inputs(Regions(), ClientMemory())
+
+
+def host() -> Host:
+    """A worker's offers to a backend that sends no responses by itself."""
+    return Host(no_inputs(), lambda level, text: None, Mock())
 
 
 def run(backend: Backend, *requests: Item) -> Sequence[Outcome]:
     """One batch."""
-    return backend.execute(requests, Times())
+    return backend.execute(requests, Execution(1))
 
 
 def arrays(outcome: Outcome) -> dict[str, np.ndarray[Any, Any]]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from broker.messages import ErrorCode
 from tests.unit.workers.support import arrays, no_inputs, request
-from workers.backend import Times
+from workers.backend import Execution
 from workers.batching import Array, Computed, concatenate, execute_apart, execute_together, split
 from workers.errors import BackendError
 
@@ -57,9 +57,9 @@ def test_a_request_that_cannot_be_read_fails_alone(execute: object) -> None:
     def run(inputs: dict[str, Array]) -> list[Computed]:
         return [Computed("y", "FP32", inputs["x"])]
 
-    first, second, third = execute((gone, good, good), no_inputs().array, run, Times())
+    first, second, third = execute((gone, good, good), no_inputs().array, run, Execution(1))
     assert isinstance(first, BackendError)
     assert first.code == ErrorCode.UNAVAILABLE
     assert arrays(second)["y"].tolist() == arrays(third)["y"].tolist() == [[1.0]]
-    (only,) = execute((gone,), no_inputs().array, run, Times())
+    (only,) = execute((gone,), no_inputs().array, run, Execution(1))
     assert isinstance(only, BackendError)

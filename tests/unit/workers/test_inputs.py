@@ -10,6 +10,7 @@ from shm import copies
 from shm.ref import TensorRef
 from shm.region import Region, name_for, sweep
 from shm.tensor import Regions
+from workers.client_memory import ClientMemory
 from workers.errors import BackendError
 from workers.inputs import COPY_LIMIT, Inputs
 
@@ -23,7 +24,7 @@ class Memory:
         self.region = Region.create(name_for(server, "f1", 0), SIZE)
         self.regions = Regions()
         self.regions.open(self.region.name)
-        self.inputs = Inputs(self.regions)
+        self.inputs = Inputs(self.regions, ClientMemory())
 
     def ref(self, size: int, offset: int = 0) -> TensorRef:
         return TensorRef("x", "INT32", (size // 4,), size, None, self.region.name, offset)
@@ -90,7 +91,7 @@ def test_a_reference_beyond_its_region(memory: Memory) -> None:
 
 
 def test_strings() -> None:
-    inputs = Inputs(Regions())
+    inputs = Inputs(Regions(), ClientMemory())
     data = b"\1\0\0\0a\2\0\0\0\xc3\xa9"
     assert inputs.array(TensorRef("x", "BYTES", (2,), len(data), data)).tolist() == [b"a", "é".encode()]
     assert inputs.texts(TensorRef("x", "BYTES", (1, 2), len(data), data)).tolist() == [["a", "é"]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.messages import ErrorCode
-from tests.unit.workers.support import no_inputs, spec, tensor
+from tests.unit.workers.support import host, spec, tensor
 from workers.backend import create
 from workers.errors import BackendError
 
@@ -73,7 +73,7 @@ def test_a_missing_framework(monkeypatch: pytest.MonkeyPatch, backend: str, fram
     monkeypatch.delitem(sys.modules, f"workers.backends.{backend}", raising=False)
     monkeypatch.setitem(sys.modules, framework, None)
     with pytest.raises(BackendError) as raised:
-        create(spec(Path("/m"), {}, backend), no_inputs(), lambda level, text: None)
+        create(spec(Path("/m"), {}, backend), host())
     assert raised.value.code == ErrorCode.UNAVAILABLE
     assert str(raised.value) == (
         f"backend '{backend}' needs the package '{framework}', which is not installed: pip install 'tidepool[{extra}]'"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from broker.messages import ErrorCode
-from tests.unit.workers.support import arrays, no_inputs, ref, request, run, spec, tensor
+from tests.unit.workers.support import arrays, host, ref, request, run, spec, tensor
 from workers.backend import IO, Interface
 from workers.errors import BackendError
 
@@ -49,7 +49,7 @@ def graph(
 def load(directory: Path, made: Any, config: dict[str, Any], **more: Any) -> tuple[OnnxRuntimeBackend, Interface]:
     (directory / "1").mkdir(exist_ok=True)
     onnx.save(made, directory / "1" / "model.onnx")
-    backend = OnnxRuntimeBackend(spec(directory, config, **more), no_inputs(), lambda level, text: None)
+    backend = OnnxRuntimeBackend(spec(directory, config, **more), host())
     return backend, backend.load()
 
 
@@ -87,7 +87,7 @@ def test_a_directory_with_the_graph_in_it(tmp_path: Path) -> None:
     directory = tmp_path / "1" / "model.onnx"
     directory.mkdir(parents=True)
     onnx.save(graph(), directory / "model.onnx")
-    backend = OnnxRuntimeBackend(spec(tmp_path, {}), no_inputs(), lambda level, text: None)
+    backend = OnnxRuntimeBackend(spec(tmp_path, {}), host())
     assert backend.load().inputs == (IO("x", "FP32", (-1, 2)),)
 
 
@@ -228,7 +228,7 @@ def test_settings(tmp_path: Path) -> None:
         "parameters": {key: {"string_value": value} for key, value in texts.items()},
         "optimization": {"graph": {"level": -1}},
     }
-    options = OnnxRuntimeBackend(spec(tmp_path, config), no_inputs(), lambda level, text: None)._options()
+    options = OnnxRuntimeBackend(spec(tmp_path, config), host())._options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 2)
     assert options.execution_mode.name == "ORT_PARALLEL"
     assert not options.enable_cpu_mem_arena
@@ -249,6 +249,6 @@ def test_broken_files(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "1" / "model.onnx"
     path.parent.mkdir()
     path.write_bytes(graph().SerializeToString()[:-20] if content is None else content)
-    backend = OnnxRuntimeBackend(spec(tmp_path, {}), no_inputs(), lambda level, text: None)
+    backend = OnnxRuntimeBackend(spec(tmp_path, {}), host())
     with pytest.raises(BackendError, match=f"failed to load '{path}': onnx runtime error "):
         backend.load()

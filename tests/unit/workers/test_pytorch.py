@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from broker.messages import ErrorCode
-from tests.unit.workers.support import arrays, no_inputs, ref, request, run, spec, tensor
+from tests.unit.workers.support import arrays, host, ref, request, run, spec, tensor
 from workers.backend import IO, Interface
 from workers.errors import BackendError
 
@@ -35,7 +35,7 @@ def save(directory: Path, source: str) -> None:
 
 def load(directory: Path, source: str, config: dict[str, Any]) -> tuple[PyTorchBackend, Interface]:
     save(directory, source)
-    backend = PyTorchBackend(spec(directory, config), no_inputs(), lambda level, text: None)
+    backend = PyTorchBackend(spec(directory, config), host())
     return backend, backend.load()
 
 
@@ -218,7 +218,7 @@ def test_broken_files(tmp_path: Path, content: bytes | None) -> None:
     save(tmp_path, DOUBLE)
     path = tmp_path / "1" / "model.pt"
     path.write_bytes(path.read_bytes()[:-200] if content is None else content)
-    backend = PyTorchBackend(spec(tmp_path, {}), no_inputs(), lambda level, text: None)
+    backend = PyTorchBackend(spec(tmp_path, {}), host())
     with pytest.raises(BackendError, match=f"failed to load model 'm' from '{path}': ") as raised:
         backend.load()
     assert "C++" not in str(raised.value)
@@ -228,7 +228,7 @@ def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
     save(tmp_path, DOUBLE)
-    backend = PyTorchBackend(spec(tmp_path, {}, kind="KIND_GPU"), no_inputs(), lambda level, text: None)
+    backend = PyTorchBackend(spec(tmp_path, {}, kind="KIND_GPU"), host())
     with pytest.raises(BackendError, match="KIND_GPU but no GPUs are available"):
         backend.load()
 

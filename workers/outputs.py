@@ -1,0 +1,111 @@
+"""Where outputs go: into the message when tiny, else into this worker's arena, or to where the client wants them."""
+
+import itertools
+import threading
+from collections.abc import Callable
+
+from broker.child import Place
+from broker.messages import COMPLETE, ErrorCode, Item, Load, Message, Part, RegionClosed, RegionOpened, Result, Target
+from shm.arena import INLINE, Arena, ArenaFull, ArenaSettings, Block, inline
+from shm.ref import TensorRef
+from shm.region import name_for
+from workers.client_memory import ClientMemory
+from workers.errors import BackendError
+from workers.outcome import Outcome, Output
+
+
+class Outputs:
+    """The one owner of the worker's arena; any thread may use it."""
+
+    def __init__(self, place: Place, client_memory: ClientMemory, send: Callable[[Message], None]) -> None:
+        """There is no memory before `open`."""
+        self._place = place
+        self._client_memory = client_memory
+        self._send = send
+        self._arena: Arena | None = None
+        self._gone: set[str] = set()  # readers that are dead
+        self._lock = threading.Lock()
+
+    def open(self, load: Load) -> None:
+        """Make the arena. Raises BackendError."""
+        arena = Arena(
+            ArenaSettings(load.backend, *load.arena),
+            (name_for(self._place.server, self._place.token, number) for number in itertools.count()),
+            lambda name: self._send(RegionOpened(name)),
+            lambda name: self._send(RegionClosed(name)),
+        )
+        try:
+            arena.open()
+        except OSError as error:
+            raise BackendError(
+                ErrorCode.UNAVAILABLE,
+                f"no shared memory of {load.arena[0]} bytes (shm-default-byte-size) for '{load.instance}': {error}",
+            ) from None
+        self._arena = arena
+
+    def result(self, item: Item, outcome: Outcome, part: Part = COMPLETE) -> Result:
+        """Put a response's outputs where its client can read them. What fails becomes the request's error."""
+        if isinstance(outcome, BackendError):
+            return Result(outcome.code, str(outcome), (), {})
+        wanted = item.outputs
+        outputs = [o for o in outcome.outputs if not wanted or o.name in wanted]
+        try:
+            refs = self._store(outputs, item) if outputs else ()
+        except ArenaFull as error:
+            return Result(ErrorCode.UNAVAILABLE, str(error), (), {})
+        except BackendError as error:
+            return Result(error.code, str(error), (), {})
+        return Result(ErrorCode.OK, "", refs, outcome.parameters, part)
+
+    def reader_gone(self, peer: str) -> None:
+        """The process `peer` is dead: what it was to read is free, and nothing is kept for it any more."""
+        with self._lock:
+            self._gone.add(peer)
+            if self._arena is not None:
+                self._arena.reader_gone(peer)
+
+    def trim(self) -> tuple[int, int]:
+        """Return idle memory, about once a second. Bytes in use, and bytes mapped."""
+        with self._lock:
+            if self._arena is None:
+                return 0, 0
+            self._arena.trim()
+            return self._arena.used_byte_size, self._arena.byte_size
+
+    def _store(self, outputs: list[Output], item: Item) -> tuple[TensorRef, ...]:
+        """The references of stored outputs. Raises ArenaFull, BackendError, with nothing kept."""
+        assert self._arena is not None
+        targets = {target.output: target for target in item.targets} if item.targets else {}
+        refs: list[TensorRef] = []
+        blocks: list[Block] = []
+        with self._lock:
+            if item.reader in self._gone:
+                return ()
+            try:
+                for output in outputs:
+                    name, datatype, shape, data = output
+                    if name in targets:
+                        refs.append(self._deliver(output, targets[name]))
+                    elif len(data) <= INLINE:
+                        refs.append(inline(name, datatype, shape, data))
+                    else:
+                        blocks.append(self._arena.allocate(len(data), item.reader))
+                        refs.append(blocks[-1].store(name, datatype, shape, data))
+            except (ArenaFull, BackendError):
+                for block in blocks:
+                    block.release()
+                raise
+        return tuple(refs)
+
+    def _deliver(self, output: Output, target: Target) -> TensorRef:
+        """Write an output into memory that its client has registered. Raises BackendError."""
+        name, datatype, shape, data = output
+        size = len(data)
+        if size > target.byte_size:
+            raise BackendError(
+                ErrorCode.INTERNAL,
+                f"shared memory size specified with the request for output '{name}' ({target.byte_size} bytes) should "
+                f"be at least {size} bytes to hold the results",
+            )
+        self._client_memory.write(target.region, target.offset, data)
+        return TensorRef(name, datatype, shape, size, None, target.region, target.offset)
