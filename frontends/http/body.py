@@ -138,7 +138,7 @@ async def _pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
             )
         if piece:
             yield piece
-        elif not ends_chunk:
+        elif not ends_chunk or request.content.at_eof():  # aiohttp's reader of no body repeats itself
             return
 
 

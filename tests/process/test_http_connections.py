@@ -163,6 +163,11 @@ def test_the_number_of_chunks_is_bounded(frontend: Frontend) -> None:
         )
 
 
+def test_requests_without_a_body_and_its_length(frontend: Frontend) -> None:
+    bare = b"POST /v2/repository/index HTTP/1.1\r\nHost: h\r\n\r\n"  # as `curl -X POST` sends it
+    assert statuses(exchange(frontend.address, bare * 3 + LAST)) == [200, 200, 200, 404]
+
+
 def test_a_body_that_ends_early(frontend: Frontend, broker: FakeBroker) -> None:
     host, _, port = frontend.address.partition(":")
     body, length = framed([250_000], bytes(1_000_000))
