@@ -5,14 +5,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import psutil
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from tests.support.clients import PROTOCOLS, UNAVAILABLE, Array, Client, status_of
+from tests.support.calls import Calls
+from tests.support.clients import PROTOCOLS, UNAVAILABLE, Client, status_of
 from tests.support.load import Load, echo
 from tests.support.repository import (
     ECHO,
@@ -31,32 +31,13 @@ BATCHED = f"max_batch_size: 4\ndynamic_batching {{ max_queue_delay_microseconds:
 """Nothing is executed before four requests are there."""
 
 
-class Pool:
-    """Requests to one model in threads, each on a connection of its own."""
-
-    def __init__(self, server: Server, model: Commands, batched: bool = False) -> None:
-        """`batched`: the model's tensors have a batch dimension."""
-        self._server, self._model, self._batched = server, model, batched
-        self._threads = ThreadPoolExecutor(16)
-
-    def send(self, command: int, argument: int = 0, protocol: str = "http") -> Future[Array]:
-        """Have a request sent."""
-        return self._threads.submit(self._ask, command, argument, protocol)
-
-    def _ask(self, command: int, argument: int, protocol: str) -> Array:
-        with Client(protocol, self._server) as client:
-            answer = client.infer(self._model.name, {"IN": self._model.order(command, argument, self._batched)})["OUT"]
-        assert answer is not None
-        return answer.reshape(2)
-
-
 @pytest.fixture
-def crashing(new_server: Callable[..., Server]) -> Iterator[tuple[Server, Commands, Pool]]:
+def crashing(new_server: Callable[..., Server]) -> Iterator[tuple[Server, Commands, Calls]]:
     """A server with one instance of `commands`, alone."""
     server = new_server()
     model = Commands(server.repository)
     with server:
-        yield server, model, Pool(server, model)
+        yield server, model, Calls(server, model)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -70,10 +51,10 @@ def test_a_request_that_crashes_its_worker_is_tried_again_alone_and_its_batch_ma
     server = new_server()
     model = Commands(server.repository, more=BATCHED)
     with server:
-        pool = Pool(server, model, batched=True)
-        mates = [pool.send(ECHO, number, protocol) for number in (1, 2, 3)]
+        calls = Calls(server, model, batched=True)
+        mates = [calls.send(ECHO, number, protocol) for number in (1, 2, 3)]
         with pytest.raises(InferenceServerException) as failure:
-            pool.send(command, argument, protocol).result(60)
+            calls.send(command, argument, protocol).result(60)
         assert status_of(failure.value) == UNAVAILABLE[protocol]
         assert death in str(failure.value)
         # What is left of the batch of four waits for company again, until the queue delay is over: give it some.
@@ -91,21 +72,21 @@ def test_a_model_can_forbid_the_second_try(new_server: Callable[..., Server]) ->
     forbids = 'parameters { key: "retry_on_crash" value { string_value: "false" } }'
     model = Commands(server.repository, more=f"{instances(1)}\n{forbids}")
     with server:
-        pool = Pool(server, model)
+        calls = Calls(server, model)
         with pytest.raises(InferenceServerException, match="SIGSEGV"):
-            pool.send(SEGFAULT).result(60)
+            calls.send(SEGFAULT).result(60)
         assert len(model.executions(SEGFAULT)) == 1
-        assert pool.send(ECHO, 5).result(60)[0] == 5
+        assert calls.send(ECHO, 5).result(60)[0] == 5
 
 
 def test_a_crash_while_another_request_waits_in_the_queue_costs_that_one_nothing(
-    crashing: tuple[Server, Commands, Pool],
+    crashing: tuple[Server, Commands, Calls],
 ) -> None:
-    server, model, pool = crashing
+    server, model, calls = crashing
     with Load(server, [("http", _told(model)), ("grpc", _told(model))]) as load:
         for _ in range(2):
             with pytest.raises(InferenceServerException, match="SIGSEGV"):
-                pool.send(SEGFAULT).result(60)
+                calls.send(SEGFAULT).result(60)
     assert not load.failures
     assert load.outcomes
 
@@ -121,10 +102,10 @@ def _told(model: Commands) -> Callable[[Client, int, int], str]:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_request_whose_worker_is_killed_from_outside_is_answered_by_another(
-    crashing: tuple[Server, Commands, Pool], protocol: str
+    crashing: tuple[Server, Commands, Calls], protocol: str
 ) -> None:
-    _, model, pool = crashing
-    answer = pool.send(WAIT, 1, protocol)
+    _, model, calls = crashing
+    answer = calls.send(WAIT, 1, protocol)
     (first,) = until(lambda: model.executions(WAIT, 1), 30, "the request is being executed")
     os.kill(first.pid, signal.SIGKILL)
     until(lambda: len(model.executions(WAIT, 1)) == 2, 30, "the request is executed again")
@@ -136,10 +117,10 @@ def test_a_request_whose_worker_is_killed_from_outside_is_answered_by_another(
 
 
 def test_a_worker_that_is_stopped_and_goes_on_after_its_work_was_retried_changes_no_answer(
-    crashing: tuple[Server, Commands, Pool],
+    crashing: tuple[Server, Commands, Calls],
 ) -> None:
-    _, model, pool = crashing
-    answer = pool.send(WAIT, 1)
+    _, model, calls = crashing
+    answer = calls.send(WAIT, 1)
     (first,) = until(lambda: model.executions(WAIT, 1), 30, "the request is being executed")
     os.kill(first.pid, signal.SIGSTOP)
     until(lambda: len(model.executions(WAIT, 1)) == 2, 30, "the request is executed again")
@@ -150,7 +131,7 @@ def test_a_worker_that_is_stopped_and_goes_on_after_its_work_was_retried_changes
     number, pid = answer.result(60)
     assert number == 1
     assert model.executions(WAIT, 1) == [first, Execution(pid, 1)]
-    assert pool.send(ECHO, 2).result(60)[1] == pid
+    assert calls.send(ECHO, 2).result(60)[1] == pid
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
@@ -189,8 +170,8 @@ def test_a_killed_broker_takes_everything_with_it(new_server: Callable[..., Serv
     write_identity(server.repository, "identity", instances(2))
     model = Commands(server.repository)
     server.start()
-    pool = Pool(server, model)
-    waiting = pool.send(WAIT, 1, "grpc")  # busy: its worker does not look at the fabric
+    calls = Calls(server, model)
+    waiting = calls.send(WAIT, 1, "grpc")  # busy: its worker does not look at the fabric
     until(lambda: model.executions(WAIT, 1), 30, "a request is being executed")
     with Client("http", server) as client:
         client.infer("identity", {"IN": np.zeros(1 << 20, np.float32)})
@@ -205,12 +186,12 @@ def test_an_execution_that_takes_longer_than_allowed_is_killed(new_server: Calla
     limit = 'parameters { key: "execution_timeout_ms" value { string_value: "400" } }'
     model = Commands(server.repository, more=f"{instances(1)}\n{limit}")
     with server:
-        pool = Pool(server, model)
+        calls = Calls(server, model)
         with pytest.raises(InferenceServerException, match="hung: execution exceeded execution_timeout_ms") as failure:
-            pool.send(WAIT, 1).result(60)
+            calls.send(WAIT, 1).result(60)
         assert status_of(failure.value) == "503"
         assert len(model.executions(WAIT, 1)) == 2
-        assert pool.send(ECHO, 5).result(60)[0] == 5
+        assert calls.send(ECHO, 5).result(60)[0] == 5
         assert list(log_lines(server, "hung"))
 
 
@@ -236,13 +217,13 @@ def test_a_worker_that_keeps_dying_is_restarted_ever_more_rarely_and_its_request
     server = new_server()
     model = Commands(server.repository, load="die")
     with server:
-        pool = Pool(server, model)
+        calls = Calls(server, model)
         (pid,) = server.pids()
         model.be_bad(True)
         os.kill(pid, signal.SIGKILL)
         deaths = "worker died: killed by signal 11"
         until(lambda: len(list(log_lines(server, deaths))) >= 3, 30, "three starts have failed")
-        answer = pool.send(ECHO, 1)
+        answer = calls.send(ECHO, 1)
         assert not server.is_healthy("ready")
         began, before = time.monotonic(), len(list(log_lines(server, deaths)))
         until(lambda: len(list(log_lines(server, deaths))) > before, 30, "the next start has failed")

@@ -86,8 +86,13 @@ class Commands:
         """Let the command WAIT with this argument end."""
         (self.records / f"go_{argument}").touch()
 
-    def be_bad(self, is_bad: bool) -> None:
+    @property
+    def is_bad(self) -> bool:
         """Whether loading goes as `load` says."""
+        return (self.records / "bad").exists()
+
+    def be_bad(self, is_bad: bool) -> None:
+        """Have loading go as `load` says, or well."""
         if is_bad:
             (self.records / "bad").touch()
         else:

@@ -5,13 +5,16 @@ import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.waiting import until
 
@@ -45,19 +48,27 @@ class Server:
         self.cwd = directory
         self.id = ""
         self._env = {**os.environ, **(env or {})}
-        self._log = directory / "server.log"
+        self.log_file = directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     # ------------------------------------------------------------------------------------------- life
 
-    def start(self, wait: str = "ready") -> "Server":
-        """Start and wait until the server is `ready`, `live`, or (`""`) only started."""
+    def start(self, wait: str = "ready", output: int | None = None) -> "Server":
+        """Start and wait until the server is `ready`, `live`, or (`""`) only started.
+
+        `output` is a descriptor to print to instead of the log.
+        """
         local = [f"--{role}-address=127.0.0.1" for role in ("http", "grpc")]
         free = [f"--{role}-port=0" for role in ("http", "grpc", "metrics")]
         command = [*self.launcher, f"--config={self.config}", *local, *free, *self.flags]
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=self.cwd, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                command,
+                cwd=self.cwd,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output or log,
+                stderr=output or log,
             )
         running.append(self)
         if wait:
@@ -72,6 +83,16 @@ class Server:
             return self.is_healthy(state)
 
         until(look, seconds, f"the server is {state}")
+        until(self._listens, seconds, "gRPC is served")
+
+    def _listens(self) -> bool:
+        """Whether the gRPC port, if there is one, takes connections: its frontend starts in its own time."""
+        port = self.ports().get("grpc")
+        if port is None:
+            return True
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
+        return False
 
     def is_healthy(self, state: str) -> bool:
         """What `/v2/health/<state>` says now; False when nobody answers."""
@@ -148,11 +169,11 @@ class Server:
 
     def log(self, last: int = 20_000) -> str:
         """The last characters of what the server has printed."""
-        return self._log.read_text(errors="replace")[-last:] if self._log.exists() else ""
+        return self.log_file.read_text(errors="replace")[-last:] if self.log_file.exists() else ""
 
     def ports(self) -> dict[str, int]:
         """Port by role, from the table of options; empty until it is printed."""
-        with self._log.open(errors="replace") as log:
+        with self.log_file.open(errors="replace") as log:
             head = log.read(20_000)
         return {role: int(port) for role, port in re.findall(r"^\| (http|grpc|metrics) +\| \S+:(\d+) +\|", head, re.M)}
 
@@ -189,6 +210,14 @@ class Server:
             with contextlib.suppress(FileNotFoundError):
                 total += region.stat().st_blocks * 512
         return total
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """The sum of a metric's samples that carry these labels, from the metrics page; None when there are none."""
+        with urllib.request.urlopen(f"http://{self.address('metrics')}/metrics", timeout=10) as page:
+            families = {family.name: family for family in text_string_to_metric_families(page.read().decode())}
+        samples = families[name].samples if name in families else []
+        values = [sample.value for sample in samples if labels.items() <= sample.labels.items()]
+        return sum(values) if values else None
 
     def edit(self, old: str, new: str, path: Path | None = None) -> None:
         """Replace text in server.pbtxt, or in another file, as an editor does: a new file in place of the old."""
