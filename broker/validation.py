@@ -4,6 +4,7 @@ The checks and their order are Triton's: outputs, number of inputs, names, batch
 shape, byte size. Triton looks only at the number of inputs; we look at which are missing.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -62,12 +63,12 @@ def validate(signature: Signature, request: Infer) -> Accepted:
 
 
 def restore_shape(signature: Signature, ref: TensorRef) -> TensorRef:
-    """An output as the client sees it: the inverse of the output's `reshape`."""
+    """An output as the client sees it: the inverse of the output's `reshape`, if it is what that declares."""
     for spec in signature.outputs:
         if spec.name == ref.name and spec.reshape is not None and spec.dims is not None:
             lead = 1 if signature.max_batch_size else 0
-            shape = ref.shape[:lead] + _fill(spec.dims, spec.reshape, ref.shape[lead:])
-            return ref._replace(shape=shape)
+            if len(ref.shape) == lead + len(spec.reshape):
+                return ref._replace(shape=ref.shape[:lead] + _fill(spec.dims, spec.reshape, ref.shape[lead:]))
     return ref
 
 
@@ -76,17 +77,18 @@ def _check_outputs(signature: Signature, names: Sequence[str]) -> None:
     for name in names:
         if known and name not in known:
             raise Rejected(f"unexpected inference output '{name}' for model '{signature.model}'")
-        if names.count(name) > 1:
-            raise Rejected(f"output '{name}' already exists in request")
+    twice = _first_duplicate(names)
+    if twice is not None:
+        raise Rejected(f"output '{twice}' already exists in request")
 
 
 def _check_inputs(signature: Signature, given: list[str], tag: str) -> None:
     known = [spec.name for spec in signature.inputs]
     required = [spec.name for spec in signature.inputs if not spec.optional]
     missing = [name for name in required if name not in given]
-    for name in given:
-        if given.count(name) > 1:
-            raise Rejected(f"{tag}input '{name}' already exists in request")
+    twice = _first_duplicate(given)
+    if twice is not None:
+        raise Rejected(f"{tag}input '{twice}' already exists in request")
     if len(required) <= len(given) <= len(known):
         for name in given:
             if name not in known:
@@ -100,9 +102,15 @@ def _check_inputs(signature: Signature, given: list[str], tag: str) -> None:
     )
     raise Rejected(
         f"{tag}{wanted} but got {len(given)} inputs for model '{signature.model}'. Got input(s) "
-        f"[{_quoted(given)}], but missing required input(s) [{_quoted(missing)}]. "
+        f"[{_quoted(given)}], but missing required input(s) {'[' if missing else ''}{_quoted(missing)}]. "
         "Please provide all required input(s)."
     )
+
+
+def _first_duplicate(names: Sequence[str]) -> str | None:
+    if len(set(names)) == len(names):
+        return None
+    return next(name for name, times in Counter(names).items() if times > 1)
 
 
 def _quoted(names: Sequence[str]) -> str:

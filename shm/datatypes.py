@@ -1,6 +1,5 @@
 """The datatypes of the V2 inference protocol and the size of one element of each."""
 
-import math
 from collections.abc import Sequence
 
 ELEMENT_SIZE = {
@@ -23,12 +22,21 @@ ELEMENT_SIZE = {
 DATATYPES = frozenset(ELEMENT_SIZE) | {"BYTES"}
 
 
+ENDLESS = 1 << 63
+"""More than any tensor has; counting stops here, since the product of a long shape takes for ever."""
+
+
 def element_count(shape: Sequence[int]) -> int:
-    """How many elements a tensor of `shape` has; a scalar (`[]`) has one."""
-    return math.prod(shape)
+    """How many elements a tensor of `shape` has, ENDLESS at the most; a scalar (`[]`) has one."""
+    count = 1
+    for dim in shape:
+        count *= dim
+        if abs(count) >= ENDLESS:
+            return 0 if 0 in shape else ENDLESS
+    return count
 
 
 def expected_byte_size(datatype: str, shape: Sequence[int]) -> int | None:
     """Bytes of a tensor in binary form, None for BYTES, whose size its shape does not tell."""
     size = ELEMENT_SIZE.get(datatype)
-    return None if size is None else size * math.prod(shape)
+    return None if size is None else size * element_count(shape)
