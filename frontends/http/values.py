@@ -1,7 +1,6 @@
 """A tensor's values as JSON: a (nested) array of a request to binary form, binary form to an array of a response."""
 
 import itertools
-import math
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from broker.messages import ErrorCode
 from frontends.errors import RequestError
 from frontends.http.documents import MAX_NESTING, array, dump, dump_leniently, too_deep, unreadable
 from shm.arena import Buffer
-from shm.datatypes import ELEMENT_SIZE
+from shm.datatypes import ELEMENT_SIZE, element_count
 from shm.tensor import NUMPY, deserialize_bytes
 
 _WIDEST = {"b": np.dtype(np.bool_), "i": np.dtype(np.int64), "u": np.dtype(np.uint64), "f": np.dtype(np.float64)}
@@ -57,7 +56,7 @@ def decode_values(name: str, datatype: str, shape: Sequence[int], data: Any, lim
         return _bounded(name, _join(_encoded_strings(_flatten(values))), limit)
     if datatype not in _RULES:
         raise _invalid(f"invalid datatype for input {name}")
-    expected = math.prod(shape)
+    expected = element_count(shape)
     if expected * ELEMENT_SIZE[datatype] > limit:
         raise _too_large(name, expected * ELEMENT_SIZE[datatype], limit)
     values = _flatten(values)

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,12 @@ def test_the_number_of_values_is_that_of_the_shape(data: list[Any]) -> None:
     error = refusal("FP32", data, [1])
     assert error.code == ErrorCode.INTERNAL
     assert error.message == "Unable to parse 'data': Shape does not match true shape of 'data' field"
+
+
+def test_a_shape_of_a_hundred_thousand_dimensions_is_refused_at_once() -> None:
+    began = time.process_time()
+    assert "exceeds the maximum allowed value" in refusal("FP32", [1], [2**62] * 100_000).message
+    assert time.process_time() - began < 2
 
 
 def test_data_that_is_no_array() -> None:
