@@ -26,7 +26,9 @@ SECONDS = 30.0
 class GrpcServer:
     """A fake broker, its gRPC frontend and the address where that listens."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, credentials: grpc.ChannelCredentials | None = None, **options: Any) -> None:
+        """`credentials` are a client's, where the options ask for TLS."""
+        self._credentials = credentials
         self._reservation = socket.socket()
         self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._reservation.bind(("127.0.0.1", 0))
@@ -45,9 +47,14 @@ class GrpcServer:
 
     def start(self) -> Frontend:
         frontend = self.broker.frontend("grpc")
-        with grpc.insecure_channel(self.address) as channel:
+        with self.channel() as channel:
             grpc.channel_ready_future(channel).result(SECONDS)
         return frontend
+
+    def channel(self) -> grpc.Channel:
+        if self._credentials is None:
+            return grpc.insecure_channel(self.address)
+        return grpc.secure_channel(self.address, self._credentials)
 
     def stop(self) -> int:
         """Tell the frontend to stop; its exit status."""
