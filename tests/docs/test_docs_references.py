@@ -1,5 +1,6 @@
 """What the documentation mentions exists: pages, sections, files, flags, metrics, make targets, extras, answers."""
 
+import contextlib
 import http.client
 import re
 import tomllib
@@ -48,7 +49,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pages
 def test_paths_exist(page: Path) -> None:
     mentioned = re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", page.read_text())
-    missing = [path for path in mentioned if path.split("/")[0] in TOP and not (ROOT / path).exists()]
+    ours = [path for path in mentioned if path.split("/")[0] in TOP and Path(path).stem != "x"]  # x is any name
+    missing = [path for path in ours if not (ROOT / path).exists()]
     assert not missing
 
 
@@ -91,7 +93,7 @@ def test_extras_exist(page: Path) -> None:
 
 COMPATIBILITY = (ROOT / "docs" / "compatibility.md").read_text()
 HTTP_ANSWERS = re.findall(r"`(GET|POST) (/\S*)` (\d{3})", COMPATIBILITY)
-GRPC_ANSWERS = re.findall(r"`([A-Z]\w+)` ([A-Z_]{4,})\b", COMPATIBILITY)
+GRPC_ANSWERS = re.findall(r"`([A-Z]\w+)` ([A-Z_]{2,})\b", COMPATIBILITY)
 
 
 def test_there_are_answers_to_check() -> None:
@@ -111,9 +113,10 @@ def test_http_answers(method: str, path: str, status: str, server: Server) -> No
 def test_grpc_answers(name: str, status: str, server: Server) -> None:
     with grpc.insecure_channel(server.address("grpc")) as channel:
         call = channel.stream_stream(f"/inference.GRPCInferenceService/{name}", None, None)
-        with pytest.raises(grpc.RpcError) as raised:
-            list(call(iter([b""]), timeout=10))
-    assert raised.value.code().name == status, "docs/compatibility.md is out of date"
+        answer = call(iter([b""]), timeout=10)
+        with contextlib.suppress(grpc.RpcError):
+            list(answer)
+    assert answer.code().name == status, "docs/compatibility.md is out of date"
 
 
 # ----------------------------------------------------------------------------------------------- helpers
