@@ -620,7 +620,10 @@ def decode(data: bytes) -> list[Message]:
 
 def _rebuild(entry: Any) -> Message:
     try:
-        cls = _CLASSES[entry[0]]
+        tag = entry[0]
+        if type(tag) is not int or tag < 0:
+            raise ValueError("no tag")
+        cls = _CLASSES[tag]
         message: Message = _checked(cls, entry[1:])
         convert = _CONVERT.get(cls)
         return message if convert is None else convert(message)
@@ -636,6 +639,9 @@ def _checked(cls: type[Any], fields: tuple[Any, ...]) -> Any:
             if found not in accepted:
                 raise ValueError(f"{cls.__name__} has a {found.__name__} out of place")
         _SEEN[cls].add(types)
+    for index, has_right_content in _CONTENTS[cls]:
+        if not has_right_content(values[index]):
+            raise ValueError(f"{cls.__name__} has a wrong type inside its {cls._fields[index]}")
     return values
 
 
@@ -692,8 +698,22 @@ def _accepted(annotation: Any) -> frozenset[type[Any]]:
     return _BASES.get(annotation) or frozenset({get_origin(annotation) or annotation})
 
 
-_ACCEPTED = {
-    cls: tuple(_accepted(a) for a in cls.__annotations__.values()) for cls in (*_CLASSES, Item, Result, Target)
+def _content(annotation: Any) -> Callable[[Any], bool] | None:
+    """Checks the elements of a tuple or the keys of a dict; None where any will do, or `_CONVERT` looks at them."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    accepted = _BASES.get(arguments[0]) if arguments else None
+    if accepted is None or origin not in (tuple, dict):
+        return None
+    if origin is dict or arguments[-1] is ...:
+        return lambda values: accepted.issuperset(map(type, values))
+    return lambda values: len(values) == len(arguments) and accepted.issuperset(map(type, values))
+
+
+_CHECKED = (*_CLASSES, Item, Result, Target)
+_ACCEPTED = {cls: tuple(_accepted(a) for a in cls.__annotations__.values()) for cls in _CHECKED}
+_CONTENTS = {
+    cls: tuple((i, check) for i, a in enumerate(cls.__annotations__.values()) if (check := _content(a)) is not None)
+    for cls in _CHECKED
 }
 _SEEN: dict[type[Any], set[tuple[type[Any], ...]]] = {cls: set() for cls in _ACCEPTED}
 """The combinations of types that were found right: messages of a kind hardly differ in them."""

@@ -131,7 +131,7 @@ class World:
 
     # ------------------------------------------------------------------------------------------- effects
 
-    def apply(self, effects: list[Effect]) -> None:
+    def apply(self, effects: list[Effect]) -> None:  # noqa: C901  # one case per effect
         """Execute and check what the core wants, until the exit."""
         for effect in effects:
             if self.exit_status is not None:
@@ -304,7 +304,7 @@ class World:
         if result.part & Part.FINAL or result.code != ErrorCode.OK:
             record.worker = ""
 
-    def hear(self, process: Process) -> None:
+    def hear(self, process: Process) -> None:  # noqa: C901  # one case per message
         """A process handles everything that it has received, up to the next Execute."""
         while process.inbox and process.is_running and process.begun is None:
             if isinstance(process.inbox[0], Execute):
@@ -441,7 +441,7 @@ class World:
             if request_id in verdicts and not record.is_ordered and not record.is_orphan:
                 assert record.is_answered, "a dead worker's request is forgotten"
 
-    def _verdict(self, record: Record, death: Death) -> ErrorCode:
+    def _verdict(self, record: Record, death: Death) -> ErrorCode:  # noqa: PLR0911  # one rule per line
         """What has to become of a request that a dead worker held; OK: it runs again."""
         assert record.version is not None
         description = record.version.description
@@ -576,7 +576,7 @@ class World:
 
     # ------------------------------------------------------------------------------------------- ends
 
-    def turn(self, process: Process) -> bool:
+    def turn(self, process: Process) -> bool:  # noqa: C901, PLR0911  # one thing per line
         """A process does the next thing that it should do. False when it has nothing to do."""
         if not process.is_alive or process.is_doomed:
             self.bury(process, delivers=process.is_alive)
