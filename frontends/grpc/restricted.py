@@ -35,8 +35,8 @@ CATEGORIES = {
 
 
 def restrictions(options: Mapping[str, Any]) -> Restrictions:
-    """From the server's options. Raises ValueError."""
-    return Restrictions.parse(options.get("grpc_restricted_protocol", ()), "protocol", "triton-grpc-protocol-")
+    """From the server's options."""
+    return Restrictions.parse(options["grpc_restricted_protocol"], "protocol", "triton-grpc-protocol-")
 
 
 def check(restrictions: Restrictions, rpc: str, metadata: Metadata) -> None:

@@ -30,7 +30,7 @@ class GrpcServer:
 
 
 async def serve(client: Client, options: dict[str, Any], _place: Place) -> GrpcServer:
-    """Start serving on the options' address and port. Raises OSError when the port is taken, ValueError for options."""
+    """Start serving on the options' address and port. Raises OSError when the port is taken."""
     service = Service.of(client, options)
     streams = Streams(service)
     server = grpc.aio.server(options=channel_arguments(options))

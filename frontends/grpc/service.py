@@ -22,14 +22,14 @@ class Service(NamedTuple):
 
     @staticmethod
     def of(client: Client, options: Mapping[str, Any]) -> "Service":
-        """Pick the options from the broker's Welcome. Raises ValueError."""
+        """Pick the options from the broker's Welcome."""
         return Service(
             client,
             options["id"],
             options["version"],
             LabelSource(client),
-            Forwarding(options.get("grpc_header_forward_pattern", "")),
-            options.get("allow_client_shm", True),
+            Forwarding(options["grpc_header_forward_pattern"]),
+            options["allow_client_shm"],
         )
 
     async def ask(self, question: Callable[[int], Message]) -> Any:

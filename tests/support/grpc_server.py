@@ -19,6 +19,14 @@ OPTIONS: dict[str, Any] = {
     "grpc_http2_max_ping_strikes": 2,
     "grpc_max_connection_age": 0,
     "grpc_max_connection_age_grace": 0,
+    "grpc_header_forward_pattern": "",
+    "grpc_restricted_protocol": (),
+    "grpc_use_ssl": False,
+    "grpc_use_ssl_mutual": False,
+    "grpc_server_cert": "",
+    "grpc_server_key": "",
+    "grpc_root_cert": "",
+    "allow_client_shm": True,
 }
 SECONDS = 30.0
 
