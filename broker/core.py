@@ -130,6 +130,7 @@ class Core:
         self.fleet = Fleet(self.models, self.requests, config, self._out, self._launch)
         self.control = Control(self.fleet, config.model_control_mode == "explicit", self._out)
         self._regions = Regions()
+        self._callers: set[str] = set()  # workers whose models call others: they read and are read as frontends
         self._handlers = self._handlers_by_message()
         self._questions = self._questions_by_message()
         self._directory = Directory({}, {"": config.shm("")})
@@ -188,6 +189,10 @@ class Core:
         """A process is gone; it has been reaped, so nothing of it can happen any more."""
         peer = self.peers.pop(token)
         if peer.role == "worker":
+            if token in self._callers:
+                self._callers.discard(token)
+                self._out += self._regions.caller_lost(token, self._tokens_of("worker"), self._callers)
+                self.requests.frontend_lost(token)
             self._regions.worker_lost(token)
             self.fleet.lost(token, death, now)
         else:
@@ -270,7 +275,7 @@ class Core:
         """What is done about each message that a peer may send."""
         requests, fleet, instance = self.requests, self.fleet, self._instance
         return {
-            Infer: lambda peer, message, now: requests.accept(peer.token, message, now),
+            Infer: self._infer,
             Cancel: lambda peer, message, now: requests.cancel(peer.token, message.request, now),
             Consumed: lambda peer, message, now: requests.consumed(peer.token, message),
             Executed: self._executed,
@@ -312,6 +317,16 @@ class Core:
             UnregisterRegion: lambda q: self._do(self._client_regions.unregister(q, self._tokens_of("worker"))),
             GetRegionStatus: self._client_regions.status,
         }
+
+    def _infer(self, peer: Peer, message: Infer, now: float) -> None:
+        caller = self.fleet.workers.get(peer.token)
+        if caller is not None and peer.token not in self._callers:
+            self._callers.add(peer.token)
+            workers = self._tokens_of("worker")
+            self._out += self._regions.joined(peer.token, workers)
+            for worker in workers:
+                self._out += self._regions.joined(worker, [peer.token])
+        self.requests.accept(peer.token, message, now, caller)
 
     def _executed(self, peer: Peer, message: Executed, now: float) -> None:
         instance = self._instance(peer)
@@ -372,7 +387,7 @@ class Core:
             self._observer.repository = peer.token
         if peer.role == "worker":
             self.fleet.hello(peer.token, hello.pid)
-            self._out += self._regions.joined(peer.token, self._tokens_of(*READERS))
+            self._out += self._regions.joined(peer.token, [*self._tokens_of(*READERS), *self._callers])
             self._out += self._client_regions.joined(peer.token)
         elif peer.role != "repository":
             self._out += [Send(peer.token, Welcome(self._frontends.options)), Send(peer.token, self._directory)]
@@ -428,7 +443,10 @@ class Core:
         return instance is not None and (bool(instance.attempts) or instance.ready_at is None)
 
     def _readers_of(self, peer: Peer) -> list[str]:
-        return self._tokens_of(*READERS) if peer.role == "worker" else self._tokens_of("worker")
+        if peer.role != "worker":
+            return self._tokens_of("worker")
+        readers = self._tokens_of("worker") if peer.token in self._callers else sorted(self._callers)
+        return [*self._tokens_of(*READERS), *readers]
 
     def _tokens_of(self, *roles: str) -> list[str]:
         """The peers of these roles that have said hello."""
@@ -448,7 +466,9 @@ class Core:
             self._publish_directory()
         self.control.settle()
         if self._regions.has_orphans:
-            self._out += self._regions.close_orphans(self._tokens_of(*READERS), self.requests.held_regions())
+            self._out += self._regions.close_orphans(
+                [*self._tokens_of(*READERS), *self._callers], self.requests.held_regions()
+            )
         if not self.is_started and self._is_scanned:
             self._check_started(now)
         if self._exit_deadline is not None:

@@ -152,6 +152,7 @@ class Infer(NamedTuple):
     targets: tuple[Target, ...] = ()
     traceparent: str = ""  # W3C trace context of the client
     tracestate: str = ""
+    attempt: int = 0  # of the execution that waits for the answer, when a model calls another
 
 
 class Cancel(NamedTuple):

@@ -66,6 +66,7 @@ class Instance:
     is_leaving: bool = False  # it serves until those that replace it are ready
     attempts: dict[int, Attempt] = field(default_factory=dict)
     streams: dict[tuple[int, int], Request] = field(default_factory=dict)  # executed, but not answered finally
+    calls: set[Request] = field(default_factory=set)  # that it makes of other models, not answered yet
     execution_seconds: float | None = None  # moving average of one execution
     ready_at: float | None = None
     busy_since: float = 0.0
@@ -114,6 +115,7 @@ class Version:
     order: deque[Request] = field(default_factory=deque)  # unanswered, when preserve_ordering
     down_since: float | None = None
     executing: int = 0  # requests at workers
+    calls: int = 0  # requests of other models that are not answered
 
     @staticmethod
     def create(description: ModelDescription, number: int) -> "Version":

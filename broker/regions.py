@@ -13,7 +13,8 @@ _NAME = re.compile(r"tidepool-[0-9a-z]+-([0-9a-z]+)-[0-9]+")
 class Regions:
     """The books about the arenas' regions.
 
-    Frontends read what workers own and the other way round. A dead worker's regions keep their names until every
+    Frontends read what workers own and the other way round; workers whose models call others read as frontends do, and
+    are read by all workers. A dead worker's regions keep their names until every
     frontend has said that it will not open them any more, since responses that refer to them may be under way. The
     frontends are asked as soon as the core itself holds none back.
     """
@@ -67,15 +68,17 @@ class Regions:
 
     def frontend_lost(self, peer: str, workers: Iterable[str]) -> list[Effect]:
         """A frontend is dead: nobody waits for what its regions hold, and it reads nothing any more."""
-        effects: list[Effect] = []
         names = self._drop(peer)
-        for worker in workers:
-            effects += [Send(worker, RegionClosed(name)) for name in names]
-            effects.append(Send(worker, PeerGone(peer)))
-        effects += [Unlink(name) for name in names]
-        for name in list(self._awaited):
-            effects += self.dropped(peer, name)
-        return effects
+        told = _tell_lost(peer, names, workers)
+        return [*told, *[Unlink(name) for name in names], *self._await_no_more(peer)]
+
+    def caller_lost(self, peer: str, workers: Iterable[str], callers: Collection[str]) -> list[Effect]:
+        """A worker whose model called others is dead. `callers` may still read responses of its own, as frontends."""
+        names = [name for name, owner in self._owners.items() if owner == peer]
+        return [*_tell_lost(peer, names, workers, callers), *self._await_no_more(peer)]
+
+    def _await_no_more(self, peer: str) -> list[Effect]:
+        return [effect for name in list(self._awaited) for effect in self.dropped(peer, name)]
 
     def dropped(self, reader: str, name: str) -> list[Effect]:
         """A frontend will not open this region any more."""
@@ -97,3 +100,13 @@ class Regions:
         for name in names:
             del self._owners[name]
         return names
+
+
+def _tell_lost(peer: str, names: list[str], workers: Iterable[str], readers: Collection[str] = ()) -> list[Effect]:
+    """To each worker: whose inputs are gone (but for `readers`, who are told later), and who reads nothing any more."""
+    effects: list[Effect] = []
+    for worker in workers:
+        if worker not in readers:
+            effects += [Send(worker, RegionClosed(name)) for name in names]
+        effects.append(Send(worker, PeerGone(peer)))
+    return effects

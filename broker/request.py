@@ -32,6 +32,8 @@ class Request:
     trace: dict[str, Any] | None = None  # the beginning of its trace record
     crashes: int = 0
     kills: int = 0
+    caller: Any = None  # models.Instance whose model has made the request
+    has_called: bool = False  # its execution has called another model
     is_done: bool = False  # its final response has been decided
     is_cancelled: bool = False
     is_orphan: bool = False  # its frontend is dead: nobody waits for the response

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple, Protocol
 
-from broker import answers
+from broker import answers, calls
 from broker.client_regions import ClientRegions
 from broker.effects import Effect, Emit, Kill, Send
 from broker.messages import (
@@ -84,12 +84,15 @@ class Requests:
 
     # ------------------------------------------------------------------------------------------- events
 
-    def accept(self, peer: str, infer: Infer, now: float) -> None:
-        """A frontend brings a request: queue it, or answer with what is wrong. Raises ProtocolError."""
+    def accept(self, peer: str, infer: Infer, now: float, caller: Instance | None = None) -> None:
+        """A frontend brings a request, or a model that calls another (`caller`): queue it, or say what is wrong.
+
+        Raises ProtocolError.
+        """
         if (peer, infer.request) in self._in_flight:
             raise ProtocolError(f"request number {infer.request} is in use")
         try:
-            if self.is_stopping:
+            if self.is_stopping and caller is None:
                 raise Rejected(
                     f"{prefix(infer.request_id)}Server is stopping, scheduler for model has stopped accepting new "
                     "inference requests",
@@ -124,7 +127,28 @@ class Requests:
             version.order.append(request)
         request.trace = self._observer.begin(version.model, infer.traceparent)
         self._in_flight[peer, infer.request] = request
+        self._note_call(request, caller)
         self.dispatch(version, now)
+        self._refuse_deadlock(request, now)
+
+    def _note_call(self, request: Request, caller: Instance | None) -> None:
+        if caller is None:
+            return
+        request.caller = caller
+        request.version.calls += 1
+        caller.calls.add(request)
+        waiting = caller.attempts.get(request.message.attempt)
+        for other in waiting.requests if waiting is not None else ():
+            other.has_called = True
+
+    def _refuse_deadlock(self, request: Request, now: float) -> None:
+        chain = calls.deadlock(request) if request.caller is not None and not request.is_done else []
+        if chain and request.version.scheduler.remove(request):
+            text = (
+                f"model '{request.version.model}' cannot be called here: all its instances wait for models that wait "
+                f"for this call ({' -> '.join(chain)})"
+            )
+            self._fail(request, ErrorCode.INVALID_ARG, text, "OTHER", now)
 
     def cancel(self, peer: str, number: int, now: float) -> None:
         """The client is gone: a queued request leaves the queue, a running one is answered when it is done."""
@@ -176,6 +200,8 @@ class Requests:
         attempt = instance.attempts.get(message.attempt)
         if attempt is not None and 0 <= message.item < len(attempt.requests):
             request = attempt.requests[message.item]
+            began, ended = int(attempt.sent * 1e9), int(now * 1e9)
+            request.times = (began, began, ended, ended)  # as far as is known before execute returns
         elif key in instance.streams:
             request = instance.streams[key]
         else:
@@ -240,6 +266,8 @@ class Requests:
             if instance is None:
                 break
             is_idle = not instance.attempts
+            if not is_idle and version.calls:
+                break  # what is called must not wait behind an execution that may be waiting for it
             batch = version.scheduler.next_batch(now, is_idle)
             if not batch:
                 deadline = version.scheduler.deadline() if is_idle else None
@@ -372,6 +400,9 @@ class Requests:
 
     def _close(self, request: Request, response: Response) -> None:
         del self._in_flight[request.peer, request.message.request]
+        if request.caller is not None:
+            request.version.calls -= 1
+            request.caller.calls.discard(request)
         self._release(request.client_regions)
         self._observer.answered(request, response)
         if not request.is_orphan:
@@ -387,7 +418,7 @@ class Requests:
 
         One that was finished, so that only its answer got lost, is not to blame.
         """
-        if not request.version.retries_started or request.responses or request.message.targets:
+        if not request.version.retries_started or request.responses or request.message.targets or request.has_called:
             return False
         if request.attempt < death.started:
             return True

@@ -72,6 +72,7 @@ class Record:
         self.is_stream = False  # executed, and still open
         self.is_cancelled = False
         self.is_orphan = False
+        self.has_called = False  # its execution has called another model
         self.allowed: set[ErrorCode] = set()  # errors that something has given reason for
 
     @property
@@ -90,6 +91,7 @@ class Process:
         self.is_alive = True
         self.is_doomed = False  # the core has it killed
         self.is_stopped = False  # by SIGSTOP
+        self.is_caller = False  # a worker whose model has called another
         self.has_greeted = False  # and the core knows
         self.is_loaded = False  # and the core knows
         self.is_told_to_stop = False
@@ -230,7 +232,8 @@ class World:
         owner = self.regions.get(name)
         assert owner not in self.processes, "the region of a living process"
         for process in self.processes.values():
-            if process.is_alive and process.role in READERS and self.ever[owner or name].role == "worker":
+            reads = process.role in READERS or process.is_caller
+            if process.is_alive and reads and self.ever[owner or name].role == "worker":
                 assert name not in process.mapped, f"{process.token} may still read {name}"
 
     def _version_of(self, process: Process) -> Version | None:
@@ -413,12 +416,12 @@ class World:
         process.outbox.clear()
         del self.processes[process.token]
         death = Death("killed by signal 9 (SIGKILL)", is_outside and not process.is_doomed, process.started, ())
+        for record in self.records.values():
+            if record.peer == process.token and not record.is_answered:
+                record.is_orphan = True
         if process.role == "worker":
             self._bury_worker(process, death)
         else:
-            for record in self.records.values():
-                if record.peer == process.token and not record.is_answered:
-                    record.is_orphan = True
             self.apply(self.core.lost(process.token, death, self.now))
         for name in [name for name, owner in self.regions.items() if owner == process.token]:
             if not self.core.is_awaiting(name):
@@ -452,7 +455,7 @@ class World:
             return ErrorCode.CANCELLED
         if record.attempt > death.started:
             return ErrorCode.OK
-        if not is_retried or record.parts:
+        if not is_retried or record.parts or record.has_called:
             return ErrorCode.UNAVAILABLE
         if record.attempt < death.started:
             return ErrorCode.OK
@@ -465,7 +468,12 @@ class World:
     # ------------------------------------------------------------------------------------------- requests
 
     def ask(self, frontend: Process, infer: Infer, is_valid: bool = True) -> Record:
-        """A client's request arrives at the core."""
+        """A request of a client, or of a worker whose model calls another, arrives at the core."""
+        if frontend.role == "worker":
+            frontend.is_caller = True
+            for waiting in self.records.values():
+                if (waiting.worker, waiting.attempt) == (frontend.token, infer.attempt):
+                    waiting.has_called = True
         self.numbers += 1
         request_id = f"{frontend.token}/{self.numbers}"
         infer = infer._replace(request=self.numbers, request_id=request_id, received=self.now)

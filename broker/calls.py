@@ -1,0 +1,51 @@
+"""Requests that models make of other models: which of them can never be executed. Pure.
+
+An execution that has called another model does not return before the call is answered. When the instances that could
+answer it all wait, directly or through other calls, for that same call, nothing would ever move again.
+"""
+
+from broker.models import Instance
+from broker.request import Request
+
+
+def deadlock(call: Request) -> list[str]:
+    """The models that wait for each other, from the called one on until it comes again; `[]`: the call can go on."""
+    return _Search().call(call)
+
+
+class _Search:
+    """Follows the calls that block each other. What is met again on the way is blocked."""
+
+    def __init__(self) -> None:
+        self._way: list[Instance] = []
+        self._free: set[int] = set()
+
+    def call(self, call: Request) -> list[str]:
+        """Blocked when everything that could execute it is; the call is at one instance, or is for any."""
+        chains = []
+        for instance in call.version.instances:
+            if call.worker in ("", instance.peer):
+                chain = self._instance(instance)
+                if not chain:
+                    return []
+                chains.append(chain)
+        return min(chains, key=len, default=[])
+
+    def _instance(self, instance: Instance) -> list[str]:
+        """Blocked when a call of what it executes is. (What waits behind that waits for the same.)"""
+        if id(instance) in self._free or not instance.attempts:
+            return []
+        name = instance.version.model
+        if instance in self._way:
+            return [name]
+        attempt = min(instance.attempts)
+        self._way.append(instance)
+        try:
+            for call in instance.calls:
+                chain = self.call(call) if call.message.attempt == attempt else []
+                if chain:
+                    return [name, *chain]
+        finally:
+            self._way.pop()
+        self._free.add(id(instance))
+        return []
