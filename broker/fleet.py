@@ -162,8 +162,9 @@ class Fleet:
             instance = Instance(spec, version)
             version.instances.append(instance)
             self._start(instance)
+        lacks = bool(plan.start) or any(i.state is not InstanceState.READY for i in plan.keep)
         for instance in plan.drain:
-            if plan.start and version.state is VersionState.READY:
+            if lacks and version.state is VersionState.READY and instance.state is InstanceState.READY:
                 instance.is_leaving = True
             else:
                 self._drain(instance, now)
@@ -267,7 +268,8 @@ class Fleet:
 
     def load_failed(self, instance: Instance, message: LoadFailed, now: float) -> None:
         """An instance says that it cannot be loaded."""
-        self._fail_load(instance, f"{describe_code(message.code)}: {message.error}", now)
+        if instance.state is InstanceState.LOADING:
+            self._fail_load(instance, f"{describe_code(message.code)}: {message.error}", now)
 
     def executed(self, instance: Instance, now: float) -> None:
         """A batch is done: perhaps that was what a draining instance or a retiring version waited for."""

@@ -89,3 +89,29 @@ def test_instances_that_are_to_be_replaced_stay_when_the_new_ones_fail() -> None
     world.settle()
     world.check_settled()
     assert world.workers == [old]
+
+
+def test_an_edit_while_instances_are_replaced_does_not_take_the_old_ones_away() -> None:
+    world = World()
+    world.start(description("a"))
+    (old,) = world.workers
+    world.describe(description("a", instances=instances("a", 1, "gpu 1")))
+    world.describe(description("a", instances=instances("a", 1, "gpu 1"), batching=batching(), max_batch_size=0))
+    world.hear(old)
+    assert not old.is_told_to_stop
+    world.settle()
+    world.check_settled()
+    assert old not in world.workers
+
+
+def test_a_draining_worker_that_fails_to_load_leaves_nothing_behind() -> None:
+    world = World()
+    world.start(description("a"))
+    world.describe(description("a", count=2))
+    surplus = world.workers[-1]
+    world.greet(surplus)
+    world.hear(surplus)
+    world.describe(description("a"))
+    world.load(surplus, error="out of memory")
+    world.settle()
+    world.check_settled()
