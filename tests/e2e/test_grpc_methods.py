@@ -1,0 +1,205 @@
+"""Every method of tritonclient's gRPC clients, sync and asyncio, against the whole server."""
+
+import asyncio
+import inspect
+import queue
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.grpc import aio
+from tritonclient.utils import InferenceServerException
+from tritonclient.utils import shared_memory as memory
+
+from tests.support.repository import instances, tensor, write_model
+from tests.support.server import Server
+from tests.support.waiting import until
+
+SECONDS = 60.0
+NOT_RPCS = {"plugin", "register_plugin", "unregister_plugin"}
+"""Methods that have nothing to do with the server."""
+UNLOADED = ("UNAVAILABLE", "unloaded")
+LABELED = (
+    f'backend: "identity"\ninput [ {tensor("IN")} ]\n'
+    'output [ { name: "OUT" data_type: TYPE_FP32 dims: [ -1 ] label_filename: "labels.txt" } ]\n' + instances(1)
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("methods"), "", "--model-control-mode=explicit", "--load-model=echo")
+    for name in ("echo", "other"):
+        directory = write_model(server.repository, name, LABELED)
+        (directory / "labels.txt").write_text("cat\ndog\n")
+    with server:
+        yield server
+
+
+@pytest.fixture
+def region() -> Iterator[Any]:
+    key = f"/test-{secrets.token_hex(8)}"
+    handle = memory.create_shared_memory_region("mine", key, 64)
+    memory.set_shared_memory_region(handle, [np.arange(1, 5, dtype=np.float32)])
+    yield handle, key
+    memory.destroy_shared_memory_region(handle)
+
+
+class Sync:
+    """Calls methods of a client and remembers which."""
+
+    def __init__(self, address: str) -> None:
+        self.client = triton.InferenceServerClient(address)
+        self.called: set[str] = set()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        self.called.add(name)
+        method: Callable[..., Any] = getattr(self.client, name)
+        return method
+
+
+class Asyncio(Sync):
+    """The same of the asyncio client, each call to its end."""
+
+    def __init__(self, address: str) -> None:
+        self._runner = asyncio.Runner()
+        self.called = set()
+
+        async def connect() -> aio.InferenceServerClient:
+            return aio.InferenceServerClient(address)
+
+        self.client = self._runner.run(connect())
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = super().__getattr__(name)
+
+        async def call(*arguments: Any, **options: Any) -> Any:
+            answer = method(*arguments, **options)
+            return await answer if inspect.isawaitable(answer) else [each async for each in answer]
+
+        return lambda *arguments, **options: self._runner.run(call(*arguments, **options))
+
+    def end(self) -> None:
+        self.close()
+        self._runner.close()
+
+
+def given(count: int = 4) -> triton.InferInput:
+    tensor = triton.InferInput("IN", [count], "FP32")
+    tensor.set_data_from_numpy(np.arange(1, count + 1, dtype=np.float32))
+    return tensor
+
+
+def methods(client: type[Any]) -> set[str]:
+    return {name for name in dir(client) if not name.startswith("_")} - NOT_RPCS
+
+
+def check_queries(client: Any) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("echo")
+    assert not client.is_model_ready("other")
+    assert {"classification", "system_shared_memory", "trace"} <= {*client.get_server_metadata().extensions}
+    assert client.get_model_metadata("echo").platform == "identity"
+    assert client.get_model_config("echo").config.output[0].label_filename == "labels.txt"
+    assert client.get_inference_statistics("echo").model_stats[0].inference_count > 0
+
+
+def check_repository(client: Any) -> None:
+    def states() -> dict[str, tuple[str, str]]:
+        return {model.name: (model.state, model.reason) for model in client.get_model_repository_index().models}
+
+    assert states()["other"] in {("", ""), UNLOADED}
+    client.load_model("other")
+    assert client.is_model_ready("other")
+    assert states()["other"] == ("READY", "")
+    client.unload_model("other")
+    assert not client.is_model_ready("other")
+    until(lambda: states()["other"] == UNLOADED, SECONDS, "the model is unloaded")
+    with pytest.raises(InferenceServerException) as caught:
+        client.load_model("nobody")
+    assert caught.value.status() == "StatusCode.INTERNAL"
+    assert caught.value.message().startswith("failed to load 'nobody', failed to poll from model repository")
+
+
+def check_settings(client: Any) -> None:
+    assert list(client.get_trace_settings().settings["trace_level"].value) == ["OFF"]
+    changed = client.update_trace_settings("echo", {"trace_rate": "5"}).settings
+    assert list(changed["trace_rate"].value) == ["5"]
+    assert list(client.get_trace_settings("echo").settings["trace_rate"].value) == ["5"]
+    client.update_trace_settings("echo", {"trace_rate": None})
+    assert list(client.get_trace_settings("echo").settings["trace_rate"].value) == ["1000"]
+    before = client.get_log_settings().settings["log_verbose_level"].uint32_param
+    assert client.update_log_settings({"log_verbose_level": 3}).settings["log_verbose_level"].uint32_param == 3
+    client.update_log_settings({"log_verbose_level": before})
+
+
+def check_memory(client: Any, region: Any) -> None:
+    handle, key = region
+    client.register_system_shared_memory("mine", key, 64)
+    assert client.get_system_shared_memory_status("mine").regions["mine"].byte_size == 64
+    tensor, wanted = given(), triton.InferRequestedOutput("OUT")
+    tensor.set_shared_memory("mine", 16)
+    wanted.set_shared_memory("mine", 16, offset=32)
+    client.infer("echo", [tensor], outputs=[wanted])
+    assert memory.get_contents_as_numpy(handle, np.float32, [4], offset=32).tolist() == [1, 2, 3, 4]
+    wanted.set_shared_memory("mine", 8)
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer("echo", [given()], outputs=[wanted])
+    assert caught.value.status() == "StatusCode.INTERNAL"
+    assert caught.value.message() == (
+        "shared memory size specified with the request for output 'OUT' (8 bytes) should be at least 16 bytes to hold "
+        "the results"
+    )
+    client.unregister_system_shared_memory("mine")
+    assert not client.get_system_shared_memory_status().regions
+    with pytest.raises(InferenceServerException):
+        client.register_cuda_shared_memory("cuda", bytes(3), 0, 64)
+    assert not client.get_cuda_shared_memory_status().regions
+    client.unregister_cuda_shared_memory()
+
+
+def check_inference(client: Any) -> None:
+    result = client.infer("echo", [given()], outputs=[triton.InferRequestedOutput("OUT", class_count=2)])
+    assert result.as_numpy("OUT").tolist() == [b"4.000000:3", b"3.000000:2"]
+    result = client.infer("echo", [given(2)], outputs=[triton.InferRequestedOutput("OUT", class_count=2)])
+    assert result.as_numpy("OUT").tolist() == [b"2.000000:1:dog", b"1.000000:0:cat"]
+
+
+def check_all(client: Any, region: Any) -> None:
+    check_inference(client)
+    check_queries(client)
+    check_repository(client)
+    check_settings(client)
+    check_memory(client, region)
+
+
+def test_the_client(server: Server, region: Any) -> None:
+    client = Sync(server.address("grpc"))
+    check_all(client, region)
+    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    client.async_infer("echo", [given()], callback=lambda result, error: told.put((result, error)))
+    client.start_stream(lambda result, error: told.put((result, error)))
+    client.async_stream_infer("echo", [given()])
+    for _ in range(2):
+        result, error = told.get(timeout=SECONDS)
+        assert error is None
+        assert result.as_numpy("OUT").tolist() == [1, 2, 3, 4]
+    client.stop_stream()
+    client.close()
+    assert client.called == methods(triton.InferenceServerClient)
+
+
+def test_the_asyncio_client(server: Server, region: Any) -> None:
+    async def requests() -> AsyncIterator[dict[str, Any]]:
+        yield {"model_name": "echo", "inputs": [given()]}
+
+    client = Asyncio(server.address("grpc"))
+    check_all(client, region)
+    ((result, error),) = client.stream_infer(requests())
+    assert error is None
+    assert result.as_numpy("OUT").tolist() == [1, 2, 3, 4]
+    client.end()
+    assert client.called == methods(aio.InferenceServerClient)
