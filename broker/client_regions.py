@@ -137,7 +137,7 @@ class ClientRegions:
         entry = self._by_name.get(name)
         if entry is None or entry.is_leaving:
             raise Rejected(f"Unable to find shared memory region: '{name}'", ErrorCode.NOT_FOUND)
-        if offset > entry.region.byte_size:
+        if offset >= entry.region.byte_size:
             raise Rejected(f"Invalid offset for shared memory region: '{name}'")
         if offset + byte_size > entry.region.byte_size:
             raise Rejected(f"Invalid offset + byte size for shared memory region: '{name}'")

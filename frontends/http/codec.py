@@ -206,7 +206,7 @@ def _range(parameters: Members) -> tuple[str, int, int]:
     """
     region = string(parameters[_REGION], _REGION)
     offset = unsigned(parameters.get("shared_memory_offset", 0), "shared_memory_offset")
-    byte_size = parameters.get("shared_memory_byte_size", _MAX_BYTE_SIZE - offset)
+    byte_size = parameters.get("shared_memory_byte_size", _MAX_BYTE_SIZE)
     return region, offset, unsigned(byte_size, "shared_memory_byte_size")
 
 

@@ -167,9 +167,7 @@ def test_memory_that_a_request_cannot_use(client: triton.InferenceServerClient, 
         both = ("INVALID_ARGUMENT", "Invalid offset + byte size for shared memory region: 'mine'")
         assert ask("mine", 8, 60, output) == both
         assert ask("mine", -8, 0, output) == both
-        status, text = ask("mine", 8, -4, output)
-        assert status == "INVALID_ARGUMENT"
-        assert text.startswith("Integer overflow detected: byte_size (8) + offset (18446744073709551612)")
+        assert ask("mine", 8, -4, output) == offset
 
 
 def test_registration_may_be_switched_off(region: Any) -> None:

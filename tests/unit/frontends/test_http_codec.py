@@ -273,12 +273,6 @@ def test_which_outputs_are_wanted_in_binary(members: Any, selection: Selection) 
             "Unable to parse 'shared_memory_region': attempt to access JSON non-string as string",
         ),
         (
-            {"shared_memory_region": "r", "shared_memory_offset": 2**64 - 1, "shared_memory_byte_size": 1},
-            3,
-            "Integer overflow detected: byte_size (1) + offset (18446744073709551615) exceeds maximum value "
-            "(18446744073709551615) for region 'r'",
-        ),
-        (
             {"shared_memory_region": "r", "binary_data": True},
             3,
             "Output can't set both 'shared_memory_region' and 'binary_data'",

@@ -31,9 +31,9 @@ def refusal(key: str, offset: int = 0, byte_size: int = 1) -> tuple[int, str]:
 
 
 def test_an_object_of_ones_own(key: str) -> None:
-    for good, offset, byte_size in ((key, 0, 100), (key[1:], 100, 0), (f"//{key}", 99, 1)):
+    for good, offset, byte_size in ((key, 0, 100), (key[1:], 0, 1), (f"//{key}", 99, 1)):
         shared_memory.check_system("r", good, offset, byte_size)
-    for offset, byte_size in ((0, 101), (100, 1), (2**64 - 1, 2**64 - 1)):
+    for offset, byte_size in ((0, 101), (100, 1), (0, 0), (2**64 - 1, 2**64 - 1)):
         expected = (ErrorCode.INVALID_ARG, "failed to register shared memory region 'r': invalid args")
         assert refusal(key, offset, byte_size) == expected
 
@@ -105,12 +105,3 @@ def test_references() -> None:
     assert shared_memory.is_in_client_memory(ref)
     assert not shared_memory.is_in_client_memory(ref._replace(region="tidepool-1-2-3"))
     assert shared_memory.target("O", "r", 4, 8) == Target("O", "@r", 4, 8)
-    text = (
-        "Integer overflow detected: byte_size (1) + offset (18446744073709551615) exceeds maximum value "
-        "(18446744073709551615) for region 'r'"
-    )
-    with pytest.raises(RequestError) as caught:
-        shared_memory.target("O", "r", 2**64 - 1, 1)
-    assert (caught.value.code, caught.value.message) == (ErrorCode.INVALID_ARG, text)
-    with pytest.raises(RequestError):
-        shared_memory.reference("I", "FP32", (2,), "r", 1, 2**64 - 1)
