@@ -176,6 +176,7 @@ def _number(name: str, value: list[str]) -> list[str]:
         raise Rejected(f"Unable to parse '{name}', got: {value[0]}") from None
     if name == "trace_count" and number < low:
         raise Rejected(f"Unable to parse '{name}'. Expecting value >= -1, got:{value[0]}")
-    if not low <= number < 2**32:
-        raise Rejected(f"Unable to parse '{name}', value is out of range [ 0, 4294967295 ], got: {value[0]}")
+    high = 2**31 - 1 if name == "trace_count" else 2**32 - 1
+    if not low <= number <= high:
+        raise Rejected(f"Unable to parse '{name}', value is out of range [ {low}, {high} ], got: {value[0]}")
     return [str(number)]

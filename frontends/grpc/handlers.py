@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from frontends.errors import GRPC_STATUS, RequestError
 from frontends.grpc import reflection
 from frontends.grpc.infer import infer
-from frontends.grpc.messages import ProtoMessage, pool
+from frontends.grpc.messages import ProtoMessage, parse, pool
 from frontends.grpc.queries import HEALTH, QUERIES, Rpc
 from frontends.grpc.regions import REGIONS
 from frontends.grpc.repository import REPOSITORY
@@ -72,16 +72,15 @@ def _handlers(of: str, table: Mapping[str, Rpc], service: Service, restrictions:
     for name, rpc in table.items():
         request, response = (GetMessageClass(t) for t in (methods[name].input_type, methods[name].output_type))
         handlers[name] = grpc.unary_unary_rpc_method_handler(
-            _guarded(name, _answering(rpc, service, response), restrictions),
-            request.FromString,
-            response.SerializeToString,
+            _guarded(name, _answering(rpc, service, request, response), restrictions),
+            response_serializer=response.SerializeToString,
         )
     return handlers
 
 
-def _answering(rpc: Rpc, service: Service, response: type[Any]) -> Serve:
-    async def serve(request: ProtoMessage, _context: Context, _metadata: Metadata) -> ProtoMessage:
-        return ParseDict(await rpc(service, request), response())
+def _answering(rpc: Rpc, service: Service, request: type[Any], response: type[Any]) -> Serve:
+    async def serve(data: bytes, _context: Context, _metadata: Metadata) -> ProtoMessage:
+        return ParseDict(await rpc(service, parse(request, data)), response())
 
     return serve
 

@@ -10,7 +10,11 @@ from typing import Any, TypeAlias
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
+
+from broker.messages import ErrorCode
+from frontends.errors import RequestError
 
 COMPILED = Path(__file__).with_name("inference.binpb")
 
@@ -31,3 +35,11 @@ def pool() -> DescriptorPool:
 def message(name: str) -> type[Any]:
     """The class of a message by its full name, such as `inference.ModelInferRequest`."""
     return GetMessageClass(pool().FindMessageTypeByName(name))
+
+
+def parse(message_class: type[Any], data: bytes) -> ProtoMessage:
+    """The message in `data`. Raises RequestError."""
+    try:
+        return message_class.FromString(data)
+    except DecodeError as error:
+        raise RequestError(ErrorCode.INTERNAL, f"failed to parse the request message: {error}") from None

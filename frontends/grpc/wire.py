@@ -7,11 +7,9 @@ the response: concatenated messages of one type are their merge.
 
 from collections.abc import Sequence
 
-from google.protobuf.message import DecodeError
-
 from broker.messages import ErrorCode
 from frontends.errors import RequestError
-from frontends.grpc.messages import ProtoMessage, message
+from frontends.grpc.messages import ProtoMessage, message, parse
 from shm import copies
 from shm.arena import Buffer
 
@@ -30,14 +28,11 @@ _Request = message("inference.ModelInferRequest")
 def split_request(data: bytes) -> tuple[ProtoMessage, Sequence[Buffer]]:
     """A ModelInferRequest without its raw_input_contents, and these, where they lie in `data`. Raises RequestError."""
     try:
-        try:
-            rest, raw = _cut(data)
-            return _Request.FromString(rest), raw
-        except (_UnusualError, IndexError):
-            request = _Request.FromString(data)
-            return request, request.raw_input_contents
-    except DecodeError as error:
-        raise RequestError(ErrorCode.INTERNAL, f"failed to parse the request message: {error}") from None
+        rest, raw = _cut(data)
+        return parse(_Request, rest), raw
+    except (_UnusualError, IndexError):
+        request = parse(_Request, data)
+        return request, request.raw_input_contents
 
 
 def join_response(response: ProtoMessage, raw: Sequence[Buffer]) -> bytes:

@@ -52,13 +52,14 @@ class Target(NamedTuple):
     names: dict[str, str]
 
 
+_HOST = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
 _TABLE = [(re.compile(route.pattern), route) for route in ROUTES]
 
 
 @lru_cache(maxsize=4096)
 def resolve(raw_path: str) -> Target | None:
-    """The target of a path as it was sent: nothing is decoded, the query is ignored."""
-    path = raw_path.partition("?")[0]
+    """The target of a path as it was sent: nothing is decoded, the query is ignored, and so is the host of a URL."""
+    path = _HOST.sub("", raw_path).partition("?")[0]
     if not _is_utf8(path):
         return None
     for pattern, route in _TABLE:
