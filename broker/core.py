@@ -69,7 +69,7 @@ from broker.regions import Regions
 from broker.requests import Death, Requests
 from broker.tracing import Tracing
 from broker.validation import Rejected
-from configs import trace
+from configs import metrics_config, trace
 from configs.description import ModelDescription
 from configs.server import ServerConfig
 
@@ -135,6 +135,9 @@ class Core:
         self._questions = self._questions_by_message()
         self._directory = Directory({}, {"": config.shm("")})
         self._memory: dict[int, int] = {}
+        self._system: dict[str, Any] = {}
+        self._next_sample = 0.0
+        self._now = 0.0
         self._is_scanned = False
         self._deaths: dict[str, int] = {}  # quick deaths by the name of a process that is no worker
         self._restarts: list[tuple[float, str, str]] = []  # due, role, name
@@ -165,6 +168,7 @@ class Core:
             return []
         if peer.last_seen is not None:
             peer.last_seen = now
+        self._now = now
         handler = self._handlers.get(type(message))
         question = self._questions.get(type(message))
         try:
@@ -312,7 +316,7 @@ class Core:
             GetRepositoryIndex: self.control.index,
             UpdateTraceSettings: lambda q: self._tracing.update(q, models),
             UpdateLogSettings: self._update_log,
-            GetMetrics: lambda _: metrics.families(models, self._memory),
+            GetMetrics: lambda _: self._metrics(),
             RegisterRegion: lambda q: self._do(self._client_regions.register(q, self._tokens_of("worker"))),
             UnregisterRegion: lambda q: self._do(self._client_regions.unregister(q, self._tokens_of("worker"))),
             GetRegionStatus: self._client_regions.status,
@@ -356,6 +360,10 @@ class Core:
     def _scanned(self, _peer: Peer, _message: RepositoryScanned, _now: float) -> None:
         self._is_scanned = True
 
+    def _metrics(self) -> list[dict[str, Any]]:
+        config = metrics_config.parse(self.config.metrics_config)
+        return metrics.families(self.models, self._memory, self._system, config, self._now)
+
     def _update_log(self, question: UpdateLogSettings) -> dict[str, Any]:
         if self._log_settings.update(question.settings):
             self._out.append(ConfigureLog(self._log_settings.levels, self._log_settings.values["log_format"]))
@@ -374,7 +382,7 @@ class Core:
         return next(iter(self._tokens_of("repository")), None)
 
     def _sampled(self, _peer: Peer, message: MemorySampled, _now: float) -> None:
-        self._memory = message.pss
+        self._memory, self._system = message.pss, message.system
 
     def _do(self, effects: list[Effect]) -> None:
         self._out += effects
@@ -433,7 +441,8 @@ class Core:
                 if now - peer.last_seen > limit and not self._is_busy(peer):
                     self._kill(peer, f"gives no sign of life for {limit:g} s")
         repository = self._repository()
-        if repository is not None:
+        if repository is not None and now >= self._next_sample:
+            self._next_sample = now + self.config.metrics_interval_ms / 1000
             pids = tuple(peer.pid for peer in self.peers.values() if peer.pid)
             self._out.append(Send(repository, Sample(pids)))
 

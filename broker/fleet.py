@@ -22,6 +22,7 @@ from broker.models import (
     plan_scale,
 )
 from broker.requests import Death, Requests
+from configs import metrics_config
 from configs.description import Instance as InstanceSpec
 from configs.description import ModelDescription, TensorSpec
 from configs.server import ServerConfig
@@ -45,6 +46,7 @@ class Fleet:
         self.models = models
         self._requests = requests
         self._config = config
+        self._metrics = metrics_config.parse(config.metrics_config)
         self._out = out
         self._launch = launch
         self.is_changed = False  # models have come, gone or changed their backend
@@ -135,6 +137,8 @@ class Fleet:
             if old is not None:
                 self._retire(model, old, now)
             model.versions[number] = version
+        version.load_began = now
+        version.statistics.latencies.configure(self._metrics)
         self._scale(version, version.description.instances, now)
 
     def _promote(self, model: Model, now: float) -> None:
@@ -354,6 +358,7 @@ class Fleet:
         settled = [i for i in version.instances if i.state is not InstanceState.DRAINING]
         if version.state is VersionState.LOADING and settled and len(alive) == len(settled):
             version.state = VersionState.READY
+            version.load_seconds = now - (version.load_began if version.load_began is not None else now)
             self._emit("I", f"model '{version.model}' version {version.number} is ready: {len(alive)} instance(s)")
             self._promote(self.models[version.model], now)
         leaving = [i for i in settled if i.is_leaving]

@@ -528,9 +528,13 @@ class Traced(NamedTuple):
 
 
 class MemorySampled(NamedTuple):
-    """Proportional set size by process id, in bytes."""
+    """Proportional set size by process id, in bytes; and gauges of the machine by metric name.
+
+    A gauge is a number, or a dict of numbers by GPU uuid.
+    """
 
     pss: dict[int, int]
+    system: dict[str, Any]
 
 
 class Sample(NamedTuple):

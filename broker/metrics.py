@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from broker.models import InstanceState, Model, Version
-
-Sample = tuple[dict[str, str], float]
+from broker.latencies import Latencies, Sample
+from broker.models import InstanceState, Model, Version, VersionState
+from configs.metrics_config import MetricsConfig
 
 _COUNTERS: tuple[tuple[str, str, Callable[[Version], float]], ...] = (
     (
@@ -51,26 +51,105 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Version], float]], ...] = (
 )
 
 
-def families(models: dict[str, Model], memory: dict[int, int]) -> list[dict[str, Any]]:
-    """All families; `memory` is the proportional set size by process id, in bytes."""
+_SYSTEM = {
+    "nv_cpu_utilization": "CPU utilization rate [0.0 - 1.0]",
+    "nv_cpu_memory_total_bytes": "CPU total memory (RAM), in bytes",
+    "nv_cpu_memory_used_bytes": "CPU used memory (RAM), in bytes",
+    "nv_gpu_utilization": "GPU utilization rate [0.0 - 1.0)",
+    "nv_gpu_memory_total_bytes": "GPU total memory, in bytes",
+    "nv_gpu_memory_used_bytes": "GPU used memory, in bytes",
+    "nv_gpu_power_usage": "GPU power usage in watts",
+    "nv_gpu_power_limit": "GPU power management limit in watts",
+    "nv_energy_consumption": "GPU energy consumption in joules since the server started",
+}
+
+
+def families(
+    models: dict[str, Model], memory: dict[int, int], system: dict[str, Any], config: MetricsConfig, now: float
+) -> list[dict[str, Any]]:
+    """All families; `memory` is the proportional set size by process id in bytes, `system` as in MemorySampled."""
     versions = [v for _, model in sorted(models.items()) for _, v in sorted(model.versions.items())]
-    served = [v for v in versions if v.is_ready or v.statistics.execution_count]
-    found = [_family(name, "counter", text, [(_labels(v), read(v)) for v in served]) for name, text, read in _COUNTERS]
+    served = [v for v in versions if v.state is VersionState.READY or v.statistics.execution_count]
+    counters = [one for one in _COUNTERS if config.counter_latencies or not one[0].endswith("_us")]
+    found = [
+        _family(name, "counter", text, [(_labels(v), read(v), "") for v in served]) for name, text, read in counters
+    ]
     found.insert(1, _failures(served))
     found.append(
         _family(
             "nv_inference_pending_request_count",
             "gauge",
             "Instantaneous number of pending requests awaiting execution",
-            [(_labels(v), len(v.scheduler)) for v in served],
+            [(_labels(v), len(v.scheduler), "") for v in served],
         )
     )
-    return found + _instances(versions, memory)
+    found.append(
+        _family(
+            "nv_model_load_duration_secs",
+            "gauge",
+            "Seconds that the model took to load",
+            [(_labels(v), v.load_seconds, "") for v in served],
+        )
+    )
+    return found + _distributions(served, config, now) + _system(system) + _instances(versions, memory)
+
+
+def _distributions(versions: list[Version], config: MetricsConfig, now: float) -> list[dict[str, Any]]:
+    """Histograms of latencies, beyond Triton always on; Triton's own histogram and summaries when asked for."""
+    kept = [(_labels(v), v.statistics.latencies) for v in versions]
+    found = [
+        _family(
+            f"tidepool_{name}_duration_seconds",
+            "histogram",
+            text,
+            [sample for labels, latencies in kept for sample in getattr(latencies, name).samples(labels)],
+        )
+        for name, text in (
+            ("request", "Duration of successful requests from their arrival to their answer"),
+            ("queue", "Time that successful requests waited for their execution"),
+            ("compute", "Duration of the execution of successful requests"),
+        )
+    ]
+    first = [(labels, one.first_response) for labels, one in kept if one.first_response is not None]
+    found.append(
+        _family(
+            "nv_inference_first_response_histogram_ms",
+            "histogram",
+            "Duration from request to first response in milliseconds",
+            [sample for labels, histogram in first for sample in histogram.samples(labels)],
+        )
+    )
+    for name in Latencies.SUMMARIES:
+        samples = [
+            sample
+            for labels, one in kept
+            if name in one.summaries
+            for sample in one.summaries[name].samples(labels, config.summary_quantiles, now)
+        ]
+        text = f"Summary of {name.replace('_', ' ')} durations in microseconds (includes cached requests)"
+        found.append(_family(f"nv_inference_{name}_summary_us", "summary", text, samples))
+    return found
+
+
+def _system(system: dict[str, Any]) -> list[dict[str, Any]]:
+    """Gauges of the machine, as sampled by the repository process."""
+    return [
+        _family(name, "counter" if name == "nv_energy_consumption" else "gauge", text, _rows(system.get(name)))
+        for name, text in _SYSTEM.items()
+    ]
+
+
+def _rows(values: Any) -> list[Sample]:
+    if values is None:
+        return []
+    if isinstance(values, dict):
+        return [({"gpu_uuid": uuid}, value, "") for uuid, value in sorted(values.items())]
+    return [({}, values, "")]
 
 
 def _failures(versions: Iterable[Version]) -> dict[str, Any]:
     samples = [
-        ({**_labels(v), "reason": reason}, float(count))
+        ({**_labels(v), "reason": reason}, float(count), "")
         for v in versions
         for reason, count in v.statistics.failures.items()
     ]
@@ -89,12 +168,12 @@ def _instances(versions: Iterable[Version], memory: dict[int, int]) -> list[dict
     for version in versions:
         for instance in version.instances:
             labels = {**_labels(version), "instance": instance.key, "device": instance.spec.device or "cpu"}
-            ready.append((labels, float(instance.state is InstanceState.READY)))
+            ready.append((labels, float(instance.state is InstanceState.READY), ""))
             if instance.pid in memory:
-                resident.append((labels, float(memory[instance.pid])))
-            restarts += [({**labels, "cause": cause}, float(n)) for cause, n in instance.restarts.items()]
-            used.append((labels, float(instance.shm_used)))
-            mapped.append((labels, float(instance.shm_mapped)))
+                resident.append((labels, float(memory[instance.pid]), ""))
+            restarts += [({**labels, "cause": cause}, float(n), "") for cause, n in instance.restarts.items()]
+            used.append((labels, float(instance.shm_used), ""))
+            mapped.append((labels, float(instance.shm_mapped), ""))
     return [
         _family("tidepool_instance_ready", "gauge", "Whether the instance's process is ready (1) or not (0)", ready),
         _family("tidepool_instance_memory_bytes", "gauge", "Proportional set size of the instance's process", resident),

@@ -115,6 +115,8 @@ class Version:
     order: deque[Request] = field(default_factory=deque)  # unanswered, when preserve_ordering
     down_since: float | None = None
     executing: int = 0  # requests at workers
+    load_seconds: float = 0.0
+    load_began: float | None = None
     calls: int = 0  # requests of other models that are not answered
 
     @staticmethod

@@ -20,6 +20,7 @@ from typing import TypeAlias
 from broker import runtime
 from broker.child import Place, take_place
 from broker.gpus import visible_gpus
+from broker.machine import Machine
 from broker.messages import (
     PROTOCOL,
     Beat,
@@ -303,7 +304,7 @@ def _put(out: Inbox, messages: list[Message]) -> None:
         out.put(message)
 
 
-def serve(place: Place, exporter: Exporter, wanted: Inbox, found: Inbox) -> bool:
+def serve(place: Place, exporter: Exporter, machine: Machine, wanted: Inbox, found: Inbox) -> bool:
     """Talk to the broker until it says stop (True) or is dead (False)."""
     dealer = Dealer(place.socket, place.token)
     outgoing: list[Message] = [Hello(PROTOCOL, "repository", os.getpid())]
@@ -323,7 +324,8 @@ def serve(place: Place, exporter: Exporter, wanted: Inbox, found: Inbox) -> bool
             match message:
                 case Sample(pids):
                     sampled = {pid: memory(pid) for pid in pids}
-                    outgoing.append(MemorySampled({pid: pss for pid, pss in sampled.items() if pss is not None}))
+                    pss = {pid: size for pid, size in sampled.items() if size is not None}
+                    outgoing.append(MemorySampled(pss, machine.sample()))
                 case DescribeModel() | ForgetModel():
                     wanted.put(message)
                 case Traced(record):
@@ -345,7 +347,8 @@ def main(arguments: list[str]) -> None:
     scratch = runtime.directory_of(place.server)
     threading.Thread(target=watch, args=(config, scratch, wanted, found), daemon=True).start()
     exporter = Exporter(trace.parse(config.trace_config))
-    is_told_to_stop = serve(place, exporter, wanted, found)
+    machine = Machine(config.allow_cpu_metrics, config.allow_gpu_metrics)
+    is_told_to_stop = serve(place, exporter, machine, wanted, found)
     exporter.close()
     if not is_told_to_stop:
         for delay in BURIAL_SECONDS:  # the others are dying: nobody else cleans up

@@ -355,6 +355,8 @@ class Requests:
         if version.reshapes:
             outputs = tuple([restore_shape(version.signature, ref) for ref in outputs])
         request.ended = now
+        if not request.responses:
+            version.statistics.latencies.responded(now - request.message.received)
         response = Response(
             request.message.request,
             ErrorCode.OK,
@@ -369,6 +371,7 @@ class Requests:
             queued = max(0, request.times[0] - int(request.enqueued * 1e9))
             total = int((now - request.message.received) * 1e9)
             version.statistics.succeeded(request.batch, total, queued, request.times)
+            version.statistics.latencies.succeeded(total, queued, request.times, now)
             self._respond(request, response)
             return True
         request.responses += 1

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.latencies import Latencies
+
 FAILURE_REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 
 
@@ -48,6 +50,7 @@ class Statistics:
     execution_count: int = 0
     last_inference: int = 0
     batches: dict[int, BatchStatistics] = field(default_factory=dict)
+    latencies: Latencies = field(default_factory=Latencies)
     failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAILURE_REASONS, 0))
 
     def executed(self, batch: int, times: tuple[int, int, int, int], epoch_ms: int) -> None:

@@ -42,7 +42,6 @@ FOREIGN: tuple[Foreign, ...] = (
     _inert("grpc_infer_thread_count", int, _THREADS + " See --grpc-frontends."),
     _inert("grpc_infer_allocation_pool_size", int, "Request objects are not pooled."),
     _inert("grpc_max_response_pool_size", int, "Response objects are not pooled."),
-    _inert("metrics_config", str, "The kinds of metrics cannot be chosen yet.", repeated=True),
     _inert("trace_file", str, _TRACING, ""),
     _inert("trace_level", str, _TRACING, "OFF", repeated=True),
     _inert("trace_rate", int, _TRACING),

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from configs import backend_settings, pbtxt, restricted, settings, trace
+from configs import backend_settings, metrics_config, pbtxt, restricted, settings, trace
 from configs.backend_settings import BackendSettings
 from configs.errors import ConfigError
 from configs.foreign import FOREIGN
@@ -105,7 +105,7 @@ class _Load:
         self._judge_foreign()
         values["model_repository"] = self._repositories()
         values["load_model"] = self._load_models(values.get("model_control_mode", ServerConfig.model_control_mode))
-        for name in ("http_restricted_api", "grpc_restricted_protocol", "trace_config"):
+        for name in ("http_restricted_api", "grpc_restricted_protocol", "trace_config", "metrics_config"):
             values[name] = self._all(name)
         self._errors += self._problems_of(values)
         values["backend_config"] = self._backend_config()
@@ -153,10 +153,11 @@ class _Load:
 
     def _problems_of(self, values: Mapping[str, Any]) -> Iterator[str]:
         """What is wrong within settings that have a syntax of their own, or need each other."""
-        try:
-            trace.parse(values["trace_config"])
-        except ValueError as error:
-            yield f"trace_config: {error}"
+        for name, parse in (("trace_config", trace.parse), ("metrics_config", metrics_config.parse)):
+            try:
+                parse(values[name])
+            except ValueError as error:
+                yield f"{name}: {error}"
         for name, word in (("http_restricted_api", "api"), ("grpc_restricted_protocol", "protocol")):
             yield from (f"{name}: {problem}" for problem in restricted.problems(values[name], word))
         for name in ("http_header_forward_pattern", "grpc_header_forward_pattern"):
@@ -164,15 +165,7 @@ class _Load:
                 re.compile(values.get(name, ""))
             except re.error as error:
                 yield f"{name}: '{values[name]}' is no regular expression: {error}"
-        for protocol in ("http", "grpc"):
-            uses_ssl = values.get(f"{protocol}_use_ssl") or values.get(f"{protocol}_use_ssl_mutual")
-            for name in (f"{protocol}_server_cert", f"{protocol}_server_key"):
-                if uses_ssl and not values.get(name):
-                    yield f"{protocol}_use_ssl needs {name}"
-        for name in TLS_FILES:
-            path = values.get(name, "")
-            if path and not os.access(path, os.R_OK):
-                yield f"{name}: '{path}' cannot be read"
+        yield from _tls_problems(values)
 
     def _load_models(self, mode: str) -> tuple[str, ...]:
         """What mode explicit loads at the start."""
@@ -252,3 +245,15 @@ def _port_conflicts(config: ServerConfig) -> Iterator[str]:
                 f"The server cannot listen to {other} requests and {kind} requests at the same address and port "
                 f"{address}:{port}"
             )
+
+
+def _tls_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    for protocol in ("http", "grpc"):
+        uses_ssl = values.get(f"{protocol}_use_ssl") or values.get(f"{protocol}_use_ssl_mutual")
+        for name in (f"{protocol}_server_cert", f"{protocol}_server_key"):
+            if uses_ssl and not values.get(name):
+                yield f"{protocol}_use_ssl needs {name}"
+    for name in TLS_FILES:
+        path = values.get(name, "")
+        if path and not os.access(path, os.R_OK):
+            yield f"{name}: '{path}' cannot be read"

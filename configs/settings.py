@@ -148,6 +148,11 @@ class ServerConfig:
     allow_cpu_metrics: bool = _metrics(True, "Include metrics of the CPU and memory.")
     metrics_address: str = _metrics("", "Address to serve metrics on. Default: the HTTP address.", form="ADDRESS")
     metrics_port: int = _port(_metrics)(8002, "Port to serve metrics on; 0 takes a free one.")
+    metrics_config: tuple[str, ...] = _metrics(
+        (),
+        "counter_latencies, histogram_latencies, summary_latencies = true|false; summary_quantiles.",
+        form="KEY=VALUE",
+    )
     metrics_interval_ms: float = _metrics(
         2000.0, "Milliseconds between two samples of GPU, CPU and memory metrics.", low=1, high=_LARGE
     )

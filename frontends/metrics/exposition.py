@@ -11,14 +11,17 @@ CONTENT_TYPE = "text/plain; charset=utf-8"
 
 
 def render(families: Iterable[Mapping[str, Any]]) -> bytes:
-    """The page for families `{"name", "type", "help", "samples": [(labels, number), ...]}`; empty ones are left out."""
+    """The page for families `{"name", "type", "help", "samples": [(labels, number, suffix), ...]}`.
+
+    The suffix (`_bucket`, `_sum`, mostly `""`) follows the family's name. Families without samples are left out.
+    """
     lines = [line for family in families if family["samples"] for line in _family(family)]
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _family(family: Mapping[str, Any]) -> list[str]:
     name, escaped = family["name"], family["help"].replace("\\", "\\\\").replace("\n", "\\n")
-    samples = [f"{name}{_labels(labels)} {_number(value)}" for labels, value in family["samples"]]
+    samples = [f"{name}{suffix}{_labels(labels)} {_number(value)}" for labels, value, suffix in family["samples"]]
     return [f"# HELP {name} {escaped}", f"# TYPE {name} {family['type']}", *samples]
 
 

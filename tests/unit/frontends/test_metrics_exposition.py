@@ -10,8 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from frontends.metrics.exposition import render
 
 
-def family(name: str, kind: str, *samples: tuple[dict[str, str], float]) -> dict[str, Any]:
-    return {"name": name, "type": kind, "help": "Some\nhelp", "samples": samples}
+def family(name: str, kind: str, *samples: tuple[dict[str, str], float], suffix: str = "") -> dict[str, Any]:
+    rows = [(labels, value, suffix) for labels, value in samples]
+    return {"name": name, "type": kind, "help": "Some\nhelp", "samples": rows}
 
 
 def test_the_page() -> None:
@@ -20,6 +21,7 @@ def test_the_page() -> None:
             family("nv_inference_count", "counter", ({"version": "1", "model": "m"}, 3.0), ({"model": "n"}, 0.5)),
             family("empty", "gauge"),
             family("plain", "gauge", ({}, math.inf)),
+            family("time", "histogram", ({"le": "+Inf"}, 2.0), suffix="_bucket"),
         ]
     )
     assert page.decode() == (
@@ -30,6 +32,9 @@ def test_the_page() -> None:
         "# HELP plain Some\\nhelp\n"
         "# TYPE plain gauge\n"
         "plain +Inf\n"
+        "# HELP time Some\\nhelp\n"
+        "# TYPE time histogram\n"
+        'time_bucket{le="+Inf"} 2\n'
     )
 
 
