@@ -7,6 +7,8 @@ from frontends.errors import RequestError
 from frontends.grpc.messages import ProtoMessage
 from frontends.grpc.queries import Rpc, nothing, query
 
+MAX_FILES = 512 << 20
+"""Bytes of the files that come with a load: they travel through the broker."""
 _FILE = "file:"
 """Begins the name of a load parameter that holds a file of the model."""
 
@@ -45,6 +47,9 @@ def _override(parameters: Mapping[str, ProtoMessage]) -> tuple[str, dict[str, by
             files[name.removeprefix(_FILE)] = value.bytes_param
         else:
             raise _invalid(f"unrecognized load parameter '{name}'.")
+    size = len(config) + sum(map(len, files.values()))
+    if size > MAX_FILES:
+        raise _invalid(f"a load with {size} bytes of files, the limit is {MAX_FILES}: put the model into a repository")
     return config, files
 
 

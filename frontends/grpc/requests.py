@@ -16,6 +16,9 @@ from frontends.versions import parse_version
 from shm.arena import ArenaFull, Block, Buffer
 from shm.ref import TensorRef
 
+MAX_DESCRIPTION = 4 << 20
+"""Bytes of a request besides its tensors: they travel through the broker, which every other request needs, too."""
+
 Metadata: TypeAlias = Mapping[str, Any]
 """What gRPC calls the headers of a call: names in lower case; values are str, or bytes if the name ends in `-bin`."""
 
@@ -43,6 +46,7 @@ async def prepare(
     version = parse_version(request.model_version)
     blocks: list[Block] = []
     try:
+        _check_size(request)
         parameters = read_parameters(request.parameters)
         tensors = input_tensors(request, raw)
         outputs = requested_outputs(request)
@@ -75,6 +79,18 @@ async def prepare(
         tracestate=metadata.get("tracestate", ""),
     )
     return Inference(infer, blocks, outputs.classes, enables_empty_final_response(request.parameters))
+
+
+def _check_size(request: ProtoMessage) -> None:
+    size = request.ByteSize()
+    if size > MAX_DESCRIPTION:
+        size -= sum(tensor.contents.ByteSize() for tensor in request.inputs)
+    if size > MAX_DESCRIPTION:
+        raise RequestError(
+            ErrorCode.INVALID_ARG,
+            f"the request without its tensors has {size} bytes, the limit is {MAX_DESCRIPTION}: pass large values as "
+            "tensors",
+        )
 
 
 async def _stored(client: Client, model: str, tensor: InputTensor | TensorRef, blocks: list[Block]) -> TensorRef:

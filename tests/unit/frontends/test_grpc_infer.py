@@ -9,6 +9,7 @@ from broker.messages import ErrorCode, GetLabels, GetModelMetadata, Infer, Respo
 from frontends.errors import RequestError
 from frontends.grpc.infer import infer
 from frontends.grpc.messages import message
+from frontends.grpc.requests import MAX_DESCRIPTION
 from shm import copies
 from shm.ref import TensorRef
 from tests.support.memory_client import UNKNOWN, MemoryClient, service_of
@@ -193,6 +194,21 @@ def test_a_decoupled_model_is_refused_before_anything_that_is_wrong_with_the_req
     error = refused(MemoryClient(), request_of(model_name="decoupled", inputs=[{"name": "without data"}]))
     assert error.code == ErrorCode.UNSUPPORTED
     assert error.message == "ModelInfer RPC doesn't support models with decoupled transaction policy"
+
+
+def test_a_request_that_is_large_without_its_tensors_is_refused() -> None:
+    text = InferParameter(string_param="x" * MAX_DESCRIPTION)
+    error = refused(MemoryClient(OK), request_of(parameters={"prompt": text}))
+    assert error.code == ErrorCode.INVALID_ARG
+    assert error.message.startswith("the request without its tensors has ")
+
+
+def test_tensors_may_be_large() -> None:
+    values = [0.0] * (MAX_DESCRIPTION // 4)
+    inputs = [{"name": "A", "datatype": "FP32", "shape": [len(values)], "contents": {"fp32_contents": values}}]
+    client = MemoryClient(OK)
+    run(client, request_of(0, inputs=inputs))
+    assert client.sent[0].inputs[0].byte_size == MAX_DESCRIPTION
 
 
 def test_a_wrong_version_is_an_error_before_the_unknown_model() -> None:

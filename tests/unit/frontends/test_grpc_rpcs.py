@@ -31,7 +31,7 @@ from frontends.grpc.handlers import INFERENCE_SERVICE
 from frontends.grpc.messages import message, pool
 from frontends.grpc.queries import HEALTH, QUERIES
 from frontends.grpc.regions import REGIONS
-from frontends.grpc.repository import REPOSITORY
+from frontends.grpc.repository import MAX_FILES, REPOSITORY
 from frontends.grpc.restricted import CATEGORIES
 from frontends.grpc.settings import SETTINGS
 from tests.support.memory_client import MemoryClient, service_of
@@ -199,6 +199,18 @@ def test_one_repository_cannot_be_named(name: str) -> None:
 def test_wrong_parameters_of_loads_and_unloads(name: str, parameter: str, value: dict[str, Any], text: str) -> None:
     error = refused(name, {"model_name": "m", "parameters": {parameter: value}})
     assert (error.code, error.message) == (ErrorCode.INVALID_ARG, text)
+
+
+def test_the_files_of_a_load_are_bounded() -> None:
+    request = message("inference.RepositoryModelLoadRequest")(model_name="m")
+    request.parameters["file:1/model.py"].bytes_param = bytes(MAX_FILES)
+    client = MemoryClient()
+    asyncio.run(RPCS["RepositoryModelLoad"](service_of(client), request))
+    request.parameters["config"].string_param = "{}"
+    with pytest.raises(RequestError) as caught:
+        asyncio.run(RPCS["RepositoryModelLoad"](service_of(client), request))
+    assert caught.value.code == ErrorCode.INVALID_ARG
+    assert caught.value.message.startswith(f"a load with {MAX_FILES + 2} bytes of files")
 
 
 @pytest.mark.parametrize(
