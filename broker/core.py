@@ -63,7 +63,7 @@ from broker.messages import (
     UpdateTraceSettings,
     Welcome,
 )
-from broker.models import Instance, Model, VersionState, back_off
+from broker.models import Instance, InstanceState, Model, VersionState, back_off
 from broker.observer import RequestObserver
 from broker.regions import Regions
 from broker.requests import Death, Requests
@@ -96,7 +96,8 @@ class Peer:
     name: str
     started: float = math.inf
     pid: int = 0
-    last_seen: float | None = None  # None before its Hello
+    has_greeted: bool = False  # it has said Hello
+    silence: int = 0  # our ticks since its last sign of life: time in which we were stopped does not count
     stopped_since: float | None = None
     is_killed: bool = False
     is_told_to_stop: bool = False
@@ -166,8 +167,8 @@ class Core:
         peer = self.peers.get(token)
         if peer is None or peer.is_killed:
             return []
-        if peer.last_seen is not None:
-            peer.last_seen = now
+        if peer.has_greeted:
+            peer.silence = 0
         self._now = now
         handler = self._handlers.get(type(message))
         question = self._questions.get(type(message))
@@ -217,7 +218,7 @@ class Core:
     def unreachable(self, token: str, now: float) -> list[Effect]:
         """A message to a living process could not be sent: its connection is gone."""
         peer = self.peers.get(token)
-        if peer is not None and peer.last_seen is not None:
+        if peer is not None and peer.has_greeted:
             self._kill(peer, "has closed its connection")
         return self._take(now)
 
@@ -354,7 +355,7 @@ class Core:
         self._do(self._regions.closed(peer.token, message.name, self._readers_of(peer)))
 
     def _log(self, peer: Peer, message: Log, _now: float) -> None:
-        level = message.level if message.level in "IWEV" else "I"
+        level = message.level if message.level in {"I", "W", "E", "V"} else "I"
         self._out.append(Emit(level, f"[{peer.name}] {message.text}"))
 
     def _scanned(self, _peer: Peer, _message: RepositoryScanned, _now: float) -> None:
@@ -390,7 +391,7 @@ class Core:
     def _greet(self, peer: Peer, hello: Hello, now: float) -> None:
         if hello.protocol != PROTOCOL or hello.role != peer.role:
             raise ProtocolError(f"a hello of protocol {hello.protocol} as {hello.role}")
-        peer.last_seen = now
+        peer.has_greeted, peer.silence = True, 0
         if peer.role == "repository":
             self._observer.repository = peer.token
         if peer.role == "worker":
@@ -420,7 +421,7 @@ class Core:
 
     def _restart(self, peer: Peer, death: Death, now: float) -> None:
         """At once the first time, and whenever something outside has killed a process that served."""
-        quick = peer.last_seen is None or (now - peer.started < SILENCE_SECONDS and not death.is_outside)
+        quick = not peer.has_greeted or (now - peer.started < SILENCE_SECONDS and not death.is_outside)
         self._deaths[peer.name] = self._deaths.get(peer.name, 0) + 1 if quick else 1
         output = f"; last output: {' | '.join(death.last_lines)}" if death.last_lines else ""
         self._out.append(Emit("E", f"{peer.name} died, starting it again: {death.text}{output}"))
@@ -433,12 +434,14 @@ class Core:
 
     def _look_for_silence(self, now: float) -> None:
         for peer in self.peers.values():
-            if peer.last_seen is None:
-                if now - peer.started > START_SECONDS:
+            peer.silence += 1
+            seconds = peer.silence * TICK_SECONDS
+            if not peer.has_greeted:
+                if seconds > START_SECONDS:
                     self._kill(peer, "does not start")
             else:
                 limit = FRONTEND_SILENCE_SECONDS if peer.role in READERS else SILENCE_SECONDS
-                if now - peer.last_seen > limit and not self._is_busy(peer):
+                if seconds > limit and not self._is_busy(peer):
                     self._kill(peer, f"gives no sign of life for {limit:g} s")
         repository = self._repository()
         if repository is not None and now >= self._next_sample:
@@ -447,9 +450,11 @@ class Core:
             self._out.append(Send(repository, Sample(pids)))
 
     def _is_busy(self, peer: Peer) -> bool:
-        """A worker does not beat while it loads or executes."""
+        """A worker does not beat while it loads, executes or finalizes; the last has a limit of its own."""
         instance = self.fleet.workers.get(peer.token)
-        return instance is not None and (bool(instance.attempts) or instance.ready_at is None)
+        if instance is None:
+            return False
+        return bool(instance.attempts) or instance.ready_at is None or instance.state is InstanceState.DRAINING
 
     def _readers_of(self, peer: Peer) -> list[str]:
         if peer.role != "worker":
@@ -459,7 +464,7 @@ class Core:
 
     def _tokens_of(self, *roles: str) -> list[str]:
         """The peers of these roles that have said hello."""
-        return [token for token, peer in self.peers.items() if peer.role in roles and peer.last_seen is not None]
+        return [token for token, peer in self.peers.items() if peer.role in roles and peer.has_greeted]
 
     def _instance(self, peer: Peer) -> Instance:
         instance = self.fleet.workers.get(peer.token)
@@ -521,7 +526,7 @@ class Core:
         for peer in self.peers.values():
             if not peer.is_told_to_stop:
                 peer.is_told_to_stop = True
-                self._out.append(Send(peer.token, Stop("exit")) if peer.last_seen is not None else Kill(peer.token))
+                self._out.append(Send(peer.token, Stop("exit")) if peer.has_greeted else Kill(peer.token))
 
 
 def _description(wire: dict[str, Any]) -> ModelDescription:

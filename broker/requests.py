@@ -91,6 +91,8 @@ class Requests:
         """
         if (peer, infer.request) in self._in_flight:
             raise ProtocolError(f"request number {infer.request} is in use")
+        if not 0 <= infer.received <= now:
+            raise ProtocolError(f"a request does not arrive at {infer.received}")
         try:
             if self.is_stopping and caller is None:
                 raise Rejected(
@@ -169,12 +171,14 @@ class Requests:
 
     def executed(self, instance: Instance, message: Executed, now: float) -> None:
         """A worker has finished a batch. Raises ProtocolError."""
-        attempt = instance.attempts.pop(message.attempt, None)
+        attempt = instance.attempts.get(message.attempt)
         if attempt is None:
             return
         if len(message.results) != len(attempt.requests):
-            instance.attempts[message.attempt] = attempt
             raise ProtocolError("a result for each request belongs in Executed")
+        if not _are_times(message.times, now):
+            raise ProtocolError(f"the times of an execution run forward, not {message.times}")
+        del instance.attempts[message.attempt]
         version = instance.version
         instance.busy_since = now
         if version in self._timed and not any(i.attempts for i in version.instances):
@@ -430,6 +434,11 @@ class Requests:
             return request.kills <= MAX_KILLS
         request.crashes += 1
         return request.crashes == 1
+
+
+def _are_times(times: tuple[int, int, int, int], now: float) -> bool:
+    began, inputs_ready, outputs_computed, done = times
+    return 0 <= began <= inputs_ready <= outputs_computed <= done <= (now + 1) * 1e9
 
 
 def _refusal(infer: Infer, code: ErrorCode, error: str) -> Response:
