@@ -61,9 +61,3 @@ def test_a_classification_cannot_go_to_the_clients_memory() -> None:
     refusal = refused(**PLACE, classification={"int64_param": 1})
     assert refusal.code == ErrorCode.INVALID_ARG
     assert refusal.message == "output can't set both 'shared_memory_region' and 'classification'"
-
-
-def test_a_place_beyond_all_memory_is_refused() -> None:
-    refusal = refused(**{**PLACE, "shared_memory_offset": {"int64_param": -8}})
-    assert refusal.code == ErrorCode.INVALID_ARG
-    assert refusal.message.startswith("Integer overflow detected: byte_size (8) + offset (18446744073709551608)")
