@@ -61,16 +61,24 @@ def _parse_leniently(text: str) -> Any:
 
 def _described(error: json.JSONDecodeError) -> tuple[str, int]:
     """Triton's words for a syntax error, and its offset."""
-    position = error.pos
+    text, position = error.doc, error.pos
+    if error.msg in {"Expecting ',' delimiter", "Extra data"} and (number := _BROKEN_NUMBER.match(text, position - 1)):
+        return f"Miss {'fraction part' if number[1] == '.' else 'exponent'} in number.", number.end()
     if error.msg == "Expecting ',' delimiter":
-        before = _STRINGS.sub("", error.doc[:position])
+        before = _STRINGS.sub("", text[:position])
         in_array = _innermost(before) == "["
         return f"Missing a comma or {']' if in_array else '}'!r} after an {_CONTAINER[in_array]}.", position
-    if error.msg.startswith("Unterminated"):
-        position = len(error.doc)
+    if error.msg == "Expecting value" and (begun := _BEGUN_VALUE.match(text, position)):
+        position = begun.end()
+    elif error.msg.startswith("Invalid \\u"):
+        position -= 1
+    elif error.msg.startswith("Unterminated"):
+        position = len(text)
     return _TEXTS.get(error.msg, f"{error.msg}."), position
 
 
+_BROKEN_NUMBER = re.compile(r"[0-9](\.|[eE][+-]?)(?![0-9])")
+_BEGUN_VALUE = re.compile(r"-|t(ru?)?|f(a(ls?)?)?|n(ul?)?")
 _CONTAINER = {True: "array element", False: "object member"}
 
 
