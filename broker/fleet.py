@@ -238,6 +238,7 @@ class Fleet:
         version = instance.version
         description = version.description
         settings = {
+            "auto-complete-config": str(not self._config.disable_auto_complete_config).lower(),
             **self._config.backend_config.get("", {}),
             **self._config.backend_config.get(description.backend, {}),
         }
