@@ -4,7 +4,7 @@ import contextlib
 import json
 import socket
 from collections.abc import Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from typing import Any, NamedTuple
 
 from tests.support.fake_broker import SECONDS
@@ -66,3 +66,10 @@ def framed(shape: list[int], data: bytes, **more: Any) -> tuple[bytes, str]:
     entry = {"name": "X", "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": len(data)}}
     text = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}, **more}).encode()
     return text + data, str(len(text))
+
+
+def next_event(response: HTTPResponse) -> Any:
+    """The JSON of the next server-sent event."""
+    text = response.readline()
+    assert response.readline() == b"\n"
+    return json.loads(text.removeprefix(b"data: "))

@@ -3,14 +3,13 @@
 import json
 import time
 from collections.abc import Iterator
-from http.client import HTTPResponse
 from typing import Any
 
 import pytest
 
 from broker.messages import STREAM_CREDIT, Cancel, Consumed, Infer
 from tests.support.fake_broker import FakeBroker, Frontend
-from tests.support.http import Answer, ask, exchange, sending
+from tests.support.http import Answer, ask, exchange, next_event, sending
 
 GENERATE = "/v2/models/{}/generate"
 STREAM = "/v2/models/{}/generate_stream"
@@ -36,12 +35,6 @@ def events(answer: Answer) -> list[Any]:
     assert rest == b""
     assert all(text.startswith(b"data: ") for text in texts)
     return [json.loads(text[6:]) for text in texts]
-
-
-def next_event(response: HTTPResponse) -> Any:
-    text = response.readline()
-    assert response.readline() == b"\n"
-    return json.loads(text.removeprefix(b"data: "))
 
 
 def request_of(broker: FakeBroker, request_id: str) -> Infer:
