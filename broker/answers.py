@@ -54,10 +54,10 @@ def _tensor(version: Version, spec: TensorSpec) -> dict[str, Any]:
 
 def labels(models: dict[str, Model], name: str, number: int) -> dict[str, Any]:
     """What classifying the outputs of a model needs to know. Raises Rejected."""
-    description = look_up(models, name, number).description
+    version = look_up(models, name, number)
     return {
-        "is_batched": description.max_batch_size > 0,
-        "labels": {spec.name: spec.labels for spec in description.outputs if spec.labels},
+        "is_batched": version.signature.max_batch_size > 0,
+        "labels": {spec.name: spec.labels for spec in version.description.outputs if spec.labels},
     }
 
 
