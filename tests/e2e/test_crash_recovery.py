@@ -95,7 +95,7 @@ def _told(model: Commands) -> Callable[[Client, int, int], str]:
     def ask(client: Client, number: int, count: int) -> str:
         argument = number * 1_000_000 + count
         answer = client.infer(model.name, {"IN": model.order(ECHO, argument)})["OUT"]
-        return "" if answer is not None and answer[0] == argument else f"wrong answer {answer!r}"
+        return "" if answer[0] == argument else f"wrong answer {answer!r}"
 
     return ask
 

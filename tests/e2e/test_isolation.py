@@ -57,7 +57,6 @@ def test_a_model_may_have_modules_named_as_ours(new_server: Callable[..., Server
     (directory / "1" / "model.py").write_text(MODEL)
     with server, Client("http", server) as client:
         answer = client.infer("m", {"IN": np.ones(1, np.float32)})["OUT"]
-        assert answer is not None
         assert set(answer.tolist()) == {b"the model's"}
 
 
@@ -148,12 +147,12 @@ def test_a_repository_that_hangs_leaves_the_latency_of_requests_unchanged(new_se
         until(lambda: len(server.pids()) == 3, 30, "the edit is seen once the file system answers again")
 
 
-def _open_when_read(fifo: Path) -> int | None:
-    """A descriptor for writing, once somebody waits for what will be written."""
+def _open_when_read(fifo: Path) -> int:
+    """A descriptor for writing, once somebody waits for what will be written; 0 before."""
     try:
         return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
-        return None
+        return 0
 
 
 def test_a_server_ends_although_its_repository_hangs(new_server: Callable[..., Server]) -> None:

@@ -163,11 +163,11 @@ def test_versions_come_and_go_with_the_version_policy(new_server: Callable[..., 
             current = policy
             until(lambda: client.metadata("m")["versions"] == versions, 30, f"versions {versions}")  # noqa: B023
             question = {"IN": np.arange(3, dtype=np.float32)}
-            for version in ("1", "2", "3"):
-                if version in versions:
-                    answer = client.result("m", question, model_version=version)
-                    assert answer.get_response()["model_version"] == version
+            for number in ("1", "2", "3"):
+                if number in versions:
+                    answer = client.result("m", question, model_version=number)
+                    assert answer.get_response()["model_version"] == number
                 else:
-                    with pytest.raises(InferenceServerException, match=f"version {version} is not found"):
-                        client.infer("m", question, model_version=version)
+                    with pytest.raises(InferenceServerException, match=f"version {number} is not found"):
+                        client.infer("m", question, model_version=number)
             assert client.result("m", question).get_response()["model_version"] == versions[-1]

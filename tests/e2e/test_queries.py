@@ -105,7 +105,7 @@ def test_an_error_of_the_model_reaches_the_client(client: Client) -> None:
 
 
 def test_the_outputs_that_were_asked_for_come_back(client: Client) -> None:
-    inputs = {"A": ONE, "B": ONE, "COUNT": np.array([2], np.int64)}
+    inputs: dict[str, Array] = {"A": ONE, "B": ONE, "COUNT": np.array([2], np.int64)}
     module = client.raw.__class__.__module__.rpartition(".")[0]
     wanted = __import__(module, fromlist=["InferRequestedOutput"]).InferRequestedOutput("SUM")
     assert set(client.infer("sizes", inputs)) == {"SUM", "OUT"}
@@ -131,7 +131,6 @@ def test_every_datatype_comes_back(new_server: Callable[..., Server]) -> None:
                         if not is_binary and dtype == np.float16:
                             continue  # FP16 has no JSON form
                         answer = client.infer(f"m_{dtype.name}", {"IN": question}, is_binary)["OUT"]
-                        assert answer is not None
                         assert answer.dtype == dtype
                         assert np.array_equal(answer, question)
 
@@ -158,6 +157,7 @@ def test_metrics_tell_the_truth(new_server: Callable[..., Server]) -> None:
         for instance in ("identity_0_0", "identity_0_1", "commands_0_0"):
             assert server.metric("tidepool_instance_ready", instance=instance) == 1
             memory = until(lambda: server.metric("tidepool_instance_memory_bytes", instance=instance), 10, "memory")  # noqa: B023
+            assert memory is not None
             assert 5e6 < memory < 2e9
 
         with pytest.raises(InferenceServerException):

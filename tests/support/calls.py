@@ -22,5 +22,4 @@ class Calls:
     def _ask(self, command: int, argument: int, protocol: str) -> Array:
         with Client(protocol, self._server) as client:
             answer = client.infer(self._model.name, {"IN": self._model.order(command, argument, self._batched)})["OUT"]
-        assert answer is not None
         return answer.reshape(2)

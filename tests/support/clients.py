@@ -1,6 +1,7 @@
 """tritonclient over HTTP and gRPC behind one small face, and errors told apart."""
 
 import contextlib
+import re
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
+from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tests.support.server import Server
@@ -43,7 +45,7 @@ class Client:
 
     def infer(
         self, model: str, inputs: Mapping[str, Array], is_binary: bool = True, **options: Any
-    ) -> dict[str, Array | None]:
+    ) -> dict[str, Array]:
         """Every output by name. Raises InferenceServerException and what the connection raises."""
         return self.outputs(self.result(model, inputs, is_binary, **options))
 
@@ -59,7 +61,7 @@ class Client:
             options["outputs"] = [self._module.InferRequestedOutput(name, **form) for name in names]
         return self.raw.infer(model, tensors, **options, **self._timeout)
 
-    def outputs(self, result: Any) -> dict[str, Array | None]:
+    def outputs(self, result: Any) -> dict[str, Array]:
         """The arrays of a result by name."""
         response = result.get_response()
         outputs = response["outputs"] if self.protocol == "http" else response.outputs
@@ -73,7 +75,7 @@ class Client:
     def statistics(self, model: str) -> dict[str, Any]:
         """The first entry of `model_stats`, with numbers as integers."""
         (found,) = self.raw.get_inference_statistics(model, **self._json())["model_stats"]
-        return _integers(found)
+        return {name: _integers(value) for name, value in found.items()}
 
     def close(self) -> None:
         """Close the connection."""
@@ -97,6 +99,14 @@ def status_of(error: BaseException) -> str:
     if isinstance(error, InferenceServerException):
         return str(error.status() or "")
     return ""
+
+
+def is_cut(error: BaseException) -> bool:
+    """Whether the connection failed, so that there is no answer of the server's."""
+    if isinstance(error, InferenceServerException):
+        is_channel = re.search("Stream removed|Socket closed|failed to connect|Connection re(set|fused)", str(error))
+        return error.status() == "StatusCode.UNAVAILABLE" and is_channel is not None
+    return isinstance(error, (OSError, HTTPConnectionClosed, HTTPParseError))
 
 
 def _integers(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tests.support.clients import Array, Client, status_of
+from tests.support.clients import Array, Client, is_cut
 from tests.support.server import Server
 
 PAUSE_SECONDS = 0.05
@@ -18,7 +18,8 @@ PAUSE_SECONDS = 0.05
 class Outcome(NamedTuple):
     """One request: when it was sent and answered (monotonic clock), and what went wrong, if anything did.
 
-    `fresh_at` is a moment at which its connection was not open yet or still sound, the latest one known.
+    `fresh_at` is a moment at which its connection was not open yet or still sound, the latest one known; `is_cut`
+    says that the error is the connection's, and no answer of the server.
     """
 
     protocol: str
@@ -26,6 +27,7 @@ class Outcome(NamedTuple):
     ended: float
     fresh_at: float
     error: str
+    is_cut: bool
 
 
 Ask = Callable[[Client, int, int], str]
@@ -39,7 +41,7 @@ def echo(model: str, size: int = 16) -> Ask:
         question: Array = np.full(size, number, np.float32)
         question[:2] = number, count
         answer = client.infer(model, {"IN": question})["OUT"]
-        return "" if answer is not None and np.array_equal(answer, question) else f"wrong answer {answer!r}"
+        return "" if np.array_equal(answer, question) else f"wrong answer {answer!r}"
 
     return ask
 
@@ -91,12 +93,12 @@ class Load:
             if client is None:
                 fresh_at, client = time.monotonic(), Client(protocol, self._server)
             count += 1
-            began = time.monotonic()
+            began, was_cut = time.monotonic(), False
             try:
                 error = ask(client, number, count)
             except Exception as problem:
-                error = f"{type(problem).__name__} {status_of(problem)}: {problem}"
-            self.by_client[number].append(Outcome(protocol, began, time.monotonic(), fresh_at, error))
+                error, was_cut = f"{type(problem).__name__}: {problem}", is_cut(problem)
+            self.by_client[number].append(Outcome(protocol, began, time.monotonic(), fresh_at, error, was_cut))
             if error:
                 client.close()
                 client = None

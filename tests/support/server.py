@@ -242,7 +242,7 @@ def log_lines(server: Server, pattern: str) -> Iterator[str]:
 
 def _command(process: psutil.Process) -> list[str]:
     with contextlib.suppress(psutil.Error):
-        return process.cmdline()
+        return [*process.cmdline()]
     return []
 
 
@@ -254,5 +254,5 @@ def _role(process: psutil.Process) -> str:
 
 def _is_alive(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
     return False
