@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import NamedTuple, Protocol, TypeAlias
 
 from broker.messages import ErrorCode, Item
+from workers.calls import Calls
 from workers.errors import BackendError
 from workers.inputs import Inputs
 from workers.model import ModelSpec
@@ -55,11 +56,12 @@ class Execution:
 
 
 class Host(NamedTuple):
-    """What a worker has for its backend. `streams` is for models that send responses by themselves."""
+    """What a worker has for its backend. `streams` and `calls` are for models that answer by themselves, or ask."""
 
     inputs: Inputs
     log: Log
     streams: Streams
+    calls: Calls
 
 
 class Backend(Protocol):

@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from broker.child import Place
 from broker.messages import COMPLETE, ErrorCode, Item, Load, Message, Part, RegionClosed, RegionOpened, Result, Target
@@ -56,6 +56,31 @@ class Outputs:
         except BackendError as error:
             return Result(error.code, str(error), (), {})
         return Result(ErrorCode.OK, "", refs, outcome.parameters, part)
+
+    def lend(self, tensors: Sequence[Output]) -> tuple[tuple[TensorRef, ...], list[Block]]:
+        """Put the inputs of a call where other workers can read them until `give_back`. Raises ArenaFull."""
+        refs: list[TensorRef] = []
+        blocks: list[Block] = []
+        with self._lock:
+            assert self._arena is not None
+            try:
+                for name, datatype, shape, data in tensors:
+                    if len(data) <= INLINE:
+                        refs.append(inline(name, datatype, shape, data))
+                    else:
+                        blocks.append(self._arena.allocate(len(data)))
+                        refs.append(blocks[-1].store(name, datatype, shape, data))
+            except ArenaFull:
+                for block in blocks:
+                    block.release()
+                raise
+        return tuple(refs), blocks
+
+    def give_back(self, blocks: list[Block]) -> None:
+        """The call is answered: its inputs are free."""
+        with self._lock:
+            for block in blocks:
+                block.release()
 
     def reader_gone(self, peer: str) -> None:
         """The process `peer` is dead: what it was to read is free, and nothing is kept for it any more."""

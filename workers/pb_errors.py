@@ -1,5 +1,8 @@
 """The errors of `triton_python_backend_utils`."""
 
+from operator import index
+from typing import SupportsIndex
+
 from broker.messages import ErrorCode
 
 
@@ -33,9 +36,19 @@ class TritonError:
         return int(self._code)
 
 
-def check_text(text: str) -> None:
-    """Raise TritonModelException for a string that UTF-8 cannot carry."""
+def check_text(text: object) -> None:
+    """Raise TypeError for what is no string, TritonModelException for one that UTF-8 cannot carry."""
+    if not isinstance(text, str):
+        raise TypeError(f"expected a str, got a {type(text).__name__}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise TritonModelException(f"{text!r} is not text: {error.reason}") from None
+
+
+def check_integer(name: str, value: SupportsIndex) -> int:
+    """An integer that travels in 64 bits. Raises TypeError, TritonModelException."""
+    number = index(value)
+    if not -(1 << 63) <= number < 1 << 64:
+        raise TritonModelException(f"{name} {number} does not fit into 64 bits")
+    return number

@@ -1,18 +1,19 @@
 """Requests, responses and response senders of `triton_python_backend_utils`."""
 
 import json
+from asyncio import Future
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from broker.messages import ErrorCode, Item
+from broker.messages import Infer, Item
 from workers.errors import BackendError
 from workers.inputs import Inputs
-from workers.outcome import Outcome, Response
-from workers.pb_errors import TritonError, TritonModelException, check_text
+from workers.outcome import Outcome
+from workers.pb_calls import Call, InferenceTrace, PreferredMemory, ResponseIterator
+from workers.pb_errors import TritonModelException, check_integer, check_text
+from workers.pb_responses import InferenceResponse, InferenceResponseSender, check_parameter
 from workers.pb_tensor import Tensor
-from workers.streams import SendRefused, Stream, Streams
-
-TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+from workers.streams import Stream, Streams
 
 
 def _not_available(what: str) -> NoReturn:
@@ -28,21 +29,69 @@ class Batch(NamedTuple):
 
 
 class InferenceRequest:
-    """One request of a batch."""
+    """One request of a batch, or one that a model makes to call another model."""
 
-    __slots__ = ("_batch", "_flags", "_index", "_inputs", "_item", "_output_names", "_sender", "_stream")
+    __slots__ = ("_batch", "_call", "_flags", "_index", "_inputs", "_item", "_output_names", "_sender", "_stream")
     _item: Item
     _flags: int
     _inputs: list[Tensor]
     _output_names: frozenset[str]
-    _batch: Batch
+    _batch: Batch | None  # of a received request
     _index: int
     _stream: Stream | None
-    _sender: "InferenceResponseSender | None"
+    _sender: InferenceResponseSender | None
+    _call: Call | None  # of a request that the model has made
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        """Models receive requests; to make one is to call another model."""
-        _not_available("calling other models (BLS)")
+    def __init__(  # noqa: PLR0913  as in Triton
+        self,
+        *,
+        inputs: Sequence[Tensor],
+        requested_output_names: Sequence[str],
+        model_name: str,
+        model_version: int = -1,
+        request_id: str = "",
+        correlation_id: int | str = 0,
+        flags: int = 0,
+        timeout: int = 0,
+        preferred_memory: PreferredMemory | None = None,
+        trace: InferenceTrace | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> None:
+        """A request to another model; no output names ask for all outputs, version -1 for the newest that is ready.
+
+        `timeout` is in microseconds. Raises TypeError, TritonModelException.
+        """
+        del preferred_memory  # outputs are where the called model has put them
+        if any(name == "" for name in requested_output_names):
+            raise TritonModelException("The name of a requested output cannot be an empty string.")
+        if isinstance(correlation_id, bool) or not isinstance(correlation_id, int | str):
+            raise TritonModelException(f"Correlation ID must be an integer or string, not {type(correlation_id)}")
+        if isinstance(correlation_id, int):
+            check_integer("correlation_id", correlation_id)
+        for tensor in inputs:
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"an input must be a pb_utils.Tensor, not a {type(tensor).__name__}")
+        for text in (request_id, model_name, *requested_output_names, str(correlation_id)):
+            check_text(text)
+        for key, value in (parameters or {}).items():
+            check_parameter(key, value)
+        names = tuple(requested_output_names)
+        self._item = Item(
+            request_id,
+            (),
+            names,
+            dict(parameters or {}),
+            correlation_id,
+            0,
+            0,
+            check_integer("timeout", timeout),
+            "",
+        )
+        self._flags = check_integer("flags", flags)
+        self._inputs = list(inputs)
+        self._output_names = frozenset(names)
+        self._batch = self._stream = self._sender = None
+        self._call = Call(model_name, check_integer("model_version", model_version), trace or InferenceTrace())
 
     @classmethod
     def received(
@@ -61,6 +110,7 @@ class InferenceRequest:
         request._index = index
         request._stream = None
         request._sender = None
+        request._call = None
         return request
 
     def inputs(self) -> list[Tensor]:
@@ -85,7 +135,7 @@ class InferenceRequest:
 
     def set_flags(self, flags: int) -> None:
         """Change the flags."""
-        self._flags = flags
+        self._flags = check_integer("flags", flags)
 
     def timeout(self) -> int:
         """The client's timeout in microseconds, 0 for none."""
@@ -123,120 +173,34 @@ class InferenceRequest:
 
     def _opened(self) -> Stream:
         if self._stream is None:
+            if self._batch is None:
+                raise TritonModelException("Only a request that the model has received has a client.")
             streams, attempt, is_decoupled = self._batch
             self._stream = streams.open(attempt, self._index, self._item, is_decoupled)
         return self._stream
 
-    def exec(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refused."""
-        _not_available("calling other models (BLS)")
+    def exec(self, decoupled: bool = False) -> InferenceResponse | ResponseIterator:
+        """Call the model and wait for its response, which may be an error; `decoupled` gives an iterator at once.
 
-    def async_exec(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refused."""
-        _not_available("calling other models (BLS)")
+        Raises TritonModelException where a model cannot be called.
+        """
+        call, request, inputs = self._called()
+        return call.iterate(request, inputs) if decoupled else call.wait(request, inputs)
+
+    def async_exec(self, decoupled: bool = False) -> "Future[InferenceResponse] | Future[ResponseIterator]":
+        """The same for coroutines: await it. Raises RuntimeError where no event loop runs."""
+        call, request, inputs = self._called()
+        return call.iterate_async(request, inputs) if decoupled else call.wait_async(request, inputs)
+
+    def _called(self) -> tuple[Call, Infer, list[Tensor]]:
+        if self._call is None:
+            raise TritonModelException("Only a request that the model has made can be executed.")
+        return self._call, self._call.request(self._item._replace(flags=self._flags)), self._inputs
 
     def set_release_flags(self, flags: int) -> NoReturn:
         """Refused."""
         _not_available("iterative sequences")
 
-    def trace(self) -> NoReturn:
-        """Refused."""
-        _not_available("tracing")
-
-
-class InferenceResponse:
-    """The answer to one request: output tensors, or an error."""
-
-    __slots__ = ("_error", "_parameters", "_tensors")
-
-    def __init__(
-        self,
-        output_tensors: Sequence[Tensor] = (),
-        error: TritonError | None = None,
-        parameters: dict[str, Any] | None = None,
-    ) -> None:
-        """With an error the tensors do not matter. Raises TypeError, TritonModelException."""
-        for tensor in output_tensors:
-            if tensor is None:
-                raise TritonModelException("Output tensor for inference response should not be empty.")
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"an output tensor must be a pb_utils.Tensor, not a {type(tensor).__name__}")
-        for key, value in (parameters or {}).items():
-            _check_parameter(key, value)
-        self._tensors = list(output_tensors)
-        self._error = error
-        self._parameters = parameters or {}
-
-    def output_tensors(self) -> list[Tensor]:
-        """The outputs."""
-        return self._tensors
-
-    def has_error(self) -> bool:
-        """True for an error."""
-        return self._error is not None
-
-    def error(self) -> TritonError | None:
-        """The error, if it is one."""
-        return self._error
-
-    def parameters(self) -> str:
-        """The response parameters as JSON text."""
-        return json.dumps(self._parameters)
-
-    def outcome(self) -> Outcome:
-        """What the worker sends of it."""
-        if self._error is not None:
-            return BackendError(ErrorCode(self._error.code()), self._error.message())
-        by_name = {tensor.name(): tensor for tensor in self._tensors}  # the last of a name counts
-        return Response([tensor.output() for tensor in by_name.values()], self._parameters)
-
-
-class InferenceResponseSender:
-    """Sends responses to one request, from any thread."""
-
-    __slots__ = ("_stream",)
-
-    def __init__(self, stream: Stream) -> None:
-        """Models get it from their request."""
-        self._stream = stream
-
-    def send(self, response: InferenceResponse | None = None, flags: int = 0) -> None:
-        """Send a response, the end (TRITONSERVER_RESPONSE_COMPLETE_FINAL), or both.
-
-        Waits while the client reads more slowly than the model sends. A response to a client that has gone is dropped.
-        Raises TritonModelException.
-        """
-        if flags not in (0, TRITONSERVER_RESPONSE_COMPLETE_FINAL):
-            raise TritonModelException("Unable to send response. Unsupported flag provided.")
-        if response is None and not flags:
-            raise TritonModelException(
-                "Inference Response object must be provided when the response flags is set to zero."
-            )
-        if response is not None and not isinstance(response, InferenceResponse):
-            raise TypeError(f"a response must be a pb_utils.InferenceResponse, not a {type(response).__name__}")
-        outcome = None if response is None else response.outcome()
-        try:
-            self._stream.send(outcome, bool(flags))
-        except SendRefused as error:
-            raise TritonModelException(str(error)) from None
-
-    def is_cancelled(self) -> bool:
-        """Whether the client has gone."""
-        return self._stream.is_cancelled
-
-    def __del__(self) -> None:
-        """Nobody can send the end any more: that must not leave the client waiting."""
-        self._stream.drop()
-
-
-def _check_parameter(key: object, value: object) -> None:
-    """Raise for what a response cannot carry."""
-    if not isinstance(key, str):
-        raise TypeError(f"the name of a response parameter must be a str, not {type(key)}")
-    if not isinstance(value, bool | int | str):
-        raise TritonModelException(f"Expect parameters values to have type bool/int/str, found type {type(value)}")
-    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-        raise TritonModelException(f"response parameter '{key}' does not fit into 64 bits")
-    for text in (key, value):
-        if isinstance(text, str):
-            check_text(text)
+    def trace(self) -> InferenceTrace:
+        """The trace that the request belongs to."""
+        return InferenceTrace(self._item.trace) if self._call is None else self._call.trace

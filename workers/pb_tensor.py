@@ -6,7 +6,7 @@ import numpy as np
 
 from shm.arena import INLINE
 from shm.ref import TensorRef
-from shm.tensor import binary_form, datatype_of
+from shm.tensor import as_array, binary_form, datatype_of
 from workers import dlpack
 from workers.client_memory import MARK
 from workers.inputs import Inputs
@@ -71,6 +71,15 @@ class Tensor:
             tensor._array = inputs.private(ref)
         else:
             tensor._array = None
+        return tensor
+
+    @classmethod
+    def over(cls, name: str, datatype: str, shape: tuple[int, ...], data: np.ndarray[Any, Any]) -> "Tensor":
+        """An output of another model, over its bytes."""
+        tensor = cls.__new__(cls)
+        tensor._name = name
+        tensor._datatype = datatype
+        tensor._array = as_array(datatype, shape, data.data)
         return tensor
 
     @classmethod

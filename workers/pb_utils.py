@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -10,19 +9,26 @@ import numpy as np
 from shm.arena import Buffer
 from shm.tensor import deserialize_bytes, serialize_bytes
 from workers.autocomplete import ModelConfig
-from workers.pb_errors import TritonError, TritonModelException
-from workers.pb_requests import (
-    TRITONSERVER_RESPONSE_COMPLETE_FINAL,
-    InferenceRequest,
-    InferenceResponse,
-    InferenceResponseSender,
+from workers.pb_calls import (
+    TRITONSERVER_MEMORY_CPU,
+    TRITONSERVER_MEMORY_GPU,
+    InferenceTrace,
+    PreferredMemory,
+    ResponseIterator,
 )
+from workers.pb_control import is_model_ready, load_model, unload_model
+from workers.pb_errors import TritonError, TritonModelException
+from workers.pb_requests import InferenceRequest
+from workers.pb_responses import TRITONSERVER_RESPONSE_COMPLETE_FINAL, InferenceResponse, InferenceResponseSender
+from workers.pb_server import server
 from workers.pb_tensor import CODES, Tensor
 
 __all__ = [  # noqa: RUF022  in the order in which they are defined
     "TRITONSERVER_REQUEST_FLAG_SEQUENCE_START",
     "TRITONSERVER_REQUEST_FLAG_SEQUENCE_END",
     "TRITONSERVER_RESPONSE_COMPLETE_FINAL",
+    "TRITONSERVER_MEMORY_CPU",
+    "TRITONSERVER_MEMORY_GPU",
     "TRITON_STRING_TO_NUMPY",
     "TritonModelException",
     "TritonError",
@@ -31,6 +37,9 @@ __all__ = [  # noqa: RUF022  in the order in which they are defined
     "InferenceRequest",
     "InferenceResponse",
     "InferenceResponseSender",
+    "InferenceTrace",
+    "PreferredMemory",
+    "ResponseIterator",
     "ModelConfig",
     "get_input_tensor_by_name",
     "get_output_tensor_by_name",
@@ -43,25 +52,20 @@ __all__ = [  # noqa: RUF022  in the order in which they are defined
     "serialize_byte_tensor",
     "deserialize_bytes_tensor",
     "get_model_dir",
+    "is_model_ready",
+    "load_model",
+    "unload_model",
 ]
 
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_START = 1
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
 
 _UNAVAILABLE = {
-    "ResponseIterator": "calling other models (BLS)",
-    "PreferredMemory": "calling other models (BLS)",
-    "TRITONSERVER_MEMORY_CPU": "calling other models (BLS)",
-    "TRITONSERVER_MEMORY_GPU": "calling other models (BLS)",
-    "InferenceTrace": "tracing",
     "TRITONSERVER_REQUEST_RELEASE_ALL": "iterative sequences",
     "TRITONSERVER_REQUEST_RELEASE_RESCHEDULE": "iterative sequences",
     "Metric": "custom metrics",
     "MetricFamily": "custom metrics",
     "MetricKind": "custom metrics",
-    "load_model": "loading and unloading models from a model",
-    "unload_model": "loading and unloading models from a model",
-    "is_model_ready": "loading and unloading models from a model",
 }
 
 
@@ -162,29 +166,12 @@ class Logger:
 
 def _write(level: str, message: str) -> None:
     caller = sys._getframe(2)
-    _server.log(level, f"{os.path.basename(caller.f_code.co_filename)}:{caller.f_lineno}] {message}")
-
-
-class _Server:
-    """This process's side of the module: set once, before the model is imported."""
-
-    def __init__(self) -> None:
-        self.log: Callable[[str, str], None] = lambda level, text: None
-        self.version_directory = ""
-
-
-_server = _Server()
-
-
-def connect(log: Callable[[str, str], None], version_directory: str) -> None:
-    """Tell the module where its lines go and where the model is."""
-    _server.log = log
-    _server.version_directory = version_directory
+    server.log(level, f"{os.path.basename(caller.f_code.co_filename)}:{caller.f_lineno}] {message}")
 
 
 def get_model_dir() -> str:
     """The directory of the model's version."""
-    return _server.version_directory
+    return server.version_directory
 
 
 # ----------------------------------------------------------------------------------------------- helpers
@@ -237,6 +224,9 @@ for _class in (
     InferenceRequest,
     InferenceResponse,
     InferenceResponseSender,
+    InferenceTrace,
+    PreferredMemory,
+    ResponseIterator,
     ModelConfig,
 ):
     _class.__module__ = "c_python_backend_utils"  # where models find them, and what Triton's messages call them

@@ -12,6 +12,7 @@ from broker.child import Place
 from broker.messages import (
     PROTOCOL,
     Abandon,
+    Answer,
     Beat,
     ClientRegion,
     ClientRegionGone,
@@ -31,11 +32,13 @@ from broker.messages import (
     RegionClosed,
     RegionDropped,
     RegionOpened,
+    Response,
     Result,
 )
 from broker.transport import Dealer
 from shm.tensor import Regions
 from workers.backend import Backend, Execution, Host, create
+from workers.calls import Calls
 from workers.client_memory import ClientMemory
 from workers.connection import Connection
 from workers.errors import BackendError, printable
@@ -62,7 +65,9 @@ class Worker:
         self._client_memory = ClientMemory()
         self._outputs = Outputs(place, self._client_memory, self._connection.send)
         self._streams = Streams(self._connection, self._outputs)
-        self._host = Host(Inputs(self._regions, self._client_memory), self._log, self._streams)
+        self._calls = Calls(self._connection, self._outputs, self._regions)
+        inputs = Inputs(self._regions, self._client_memory)
+        self._host = Host(inputs, self._log, self._streams, self._calls)
         self._backend: Backend | None = None
 
     def run(self) -> None:
@@ -95,6 +100,10 @@ class Worker:
                 self._streams.credit(message)
             case Abandon(attempt, index):
                 self._streams.abandon(attempt, index)
+            case Response():
+                self._calls.respond(message)
+            case Answer():
+                self._calls.answer(message)
             case ClientRegion():
                 self._client_memory.add(message)
             case ClientRegionGone(number):

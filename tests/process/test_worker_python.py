@@ -186,8 +186,8 @@ PREFIX = "Failed to process the request(s) for model 'model_0_0', message: "
             "found type '<class 'c_python_backend_utils.Tensor'>'.",
         ),
         (
-            "pb_utils.InferenceRequest(model_name='m', inputs=[], requested_output_names=[])",
-            "TritonModelException: calling other models (BLS): not available in this server\n\n"
+            "pb_utils.InferenceRequest(model_name='m', inputs=[], requested_output_names=[''])",
+            "TritonModelException: The name of a requested output cannot be an empty string.\n\n"
             "At:\n  {path}(8): execute\n",
         ),
         (

@@ -16,8 +16,9 @@ from workers.coroutines import Coroutines
 from workers.errors import BackendError
 from workers.model import ModelSpec, datatype_of
 from workers.outcome import Outcome
-from workers.pb_requests import Batch
-from workers.pb_utils import InferenceRequest, InferenceResponse
+from workers.pb_requests import Batch, InferenceRequest
+from workers.pb_responses import InferenceResponse
+from workers.pb_server import server
 
 _OWN_FILES = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
@@ -31,6 +32,7 @@ class PythonBackend:
         self._inputs = host.inputs
         self._log = host.log
         self._streams = host.streams
+        self._calls = host.calls
         self._path = ""
         self._instance: Any = None
         self._output_names: frozenset[str] = frozenset()
@@ -44,7 +46,7 @@ class PythonBackend:
         if path.suffix != ".py":
             raise BackendError(ErrorCode.INTERNAL, f"Model name must end with '.py'. Model name is \"{path.name}\".")
         self._path = str(path)
-        pb_utils.connect(self._write, str(model.version_directory))
+        server.connect(self._write, model.instance, str(model.version_directory), self._calls)
         for name in ("triton_python_backend_utils", "c_python_backend_utils"):
             sys.modules[name] = pb_utils
         isolation.make_room([str(path.parent), str(model.directory)])
@@ -60,7 +62,8 @@ class PythonBackend:
             raise BackendError(ErrorCode.INTERNAL, describe(error)) from error
         self._instance = instance
         self._output_names = frozenset(entry["name"] for entry in config.get("output", ()))
-        self._is_decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
+        self._is_decoupled = self._calls.is_decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
+        server.is_serving = True
         return Interface(
             () if model.inputs else tuple(_io(entry) for entry in config.get("input", ())),
             () if model.outputs else tuple(_io(entry) for entry in config.get("output", ())),
@@ -77,12 +80,15 @@ class PythonBackend:
             except BackendError as error:
                 refused[index] = error
         execution.inputs_are_ready()
+        self._calls.attempt = execution.attempt
         outcomes = iter(self._run(received) if received else ())
+        self._calls.attempt = 0
         execution.outputs_are_computed()
         return [refused[i] if i in refused else next(outcomes) for i in range(len(requests))]
 
     def unload(self) -> None:
         """Finalize the instance; what it raises is only logged."""
+        server.is_serving = False
         try:
             if hasattr(self._instance, "finalize"):
                 self._instance.finalize()

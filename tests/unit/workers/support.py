@@ -51,7 +51,7 @@ def no_inputs() -> Inputs:
 
 def host() -> Host:
     """A worker's offers to a backend that sends no responses by itself."""
-    return Host(no_inputs(), lambda level, text: None, Mock())
+    return Host(no_inputs(), lambda level, text: None, Mock(), Mock())
 
 
 def run(backend: Backend, *requests: Item) -> Sequence[Outcome]:

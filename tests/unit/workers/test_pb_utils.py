@@ -96,7 +96,7 @@ def test_strings_that_are_no_bytes() -> None:
 def test_responses() -> None:
     with pytest.raises(TritonModelException, match="Expect parameters values to have type bool/int/str, found type"):
         InferenceResponse([], parameters={"a": 1.5})
-    with pytest.raises(TypeError, match="the name of a response parameter must be a str"):
+    with pytest.raises(TypeError, match="the name of a parameter must be a str"):
         InferenceResponse([], parameters={1: 1})  # type: ignore[dict-item]  # what users do
     with pytest.raises(TritonModelException, match="'a' does not fit into 64 bits"):
         InferenceResponse([], parameters={"a": 1 << 63})
