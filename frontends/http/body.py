@@ -5,17 +5,14 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from aiohttp import hdrs, web
-from multidict import istr
 
-from broker.client import Client
 from broker.messages import ErrorCode
 from frontends.errors import RequestError
+from frontends.http.call import Call
 from frontends.http.compression import decompress, is_compressed
 from shm import copies
 from shm.arena import Block, Buffer
 
-HEADER_LENGTH = istr("Inference-Header-Content-Length")
-"""The header that says how much of a body is JSON; the rest are binary tensors."""
 SMALL = 64 * 1024
 """Bodies of up to this many bytes are read into memory."""
 ALIGNMENT = 64
@@ -52,15 +49,15 @@ async def receive_text(request: web.BaseRequest, limit: int) -> Buffer:
     return await _collect(request, limit)
 
 
-async def receive(request: web.BaseRequest, client: Client, model: str, limit: int, blocks: list[Block]) -> Body:
+async def receive(call: Call, blocks: list[Block]) -> Body:
     """Read the body; a block that it needs is added to `blocks`. Raises RequestError, ArenaFull.
 
-    `limit` is the most bytes of JSON, of a raw request and of a decompressed body.
+    The limit of the options is that of JSON, of a raw request and of a decompressed body.
     """
-    headers = request.headers
-    encoding = headers.get(hdrs.CONTENT_ENCODING)
+    request, limit = call.request, call.options.max_input_byte_size
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING)
     compressed = encoding is not None and is_compressed(encoding)
-    length = _header_length(headers.get(HEADER_LENGTH))
+    length = call.options.framing.length(request.headers)
     _invite(request)
     if compressed:
         packed = await _collect(request, limit)
@@ -72,28 +69,13 @@ async def receive(request: web.BaseRequest, client: Client, model: str, limit: i
         return _split(await _collect(request, None), length, limit)
     if size is not None:
         _check_length(length, size, limit)
-    return await _receive_into_block(request, client, model, length, limit, blocks)
+    return await _receive_into_block(call, length, blocks)
 
 
 def _invite(request: web.BaseRequest) -> None:
     """Tell a client that waits for it to send the body."""
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-def _header_length(value: str | None) -> int | None:
-    """The length that the client gives its JSON; None when it gives none."""
-    if value is None:
-        return None
-    try:
-        length = int(value)
-    except ValueError:
-        text = f"Unable to parse {HEADER_LENGTH}, got: {value}"
-        raise RequestError(ErrorCode.INVALID_ARG, text) from None
-    if not -(2**31) <= length < 2**31:
-        text = f"Unable to parse {HEADER_LENGTH}, value is out of range [ -2147483648, 2147483647 ], got: {value}"
-        raise RequestError(ErrorCode.INVALID_ARG, text)
-    return length
 
 
 def _check_length(length: int | None, size: int, limit: int) -> None:
@@ -157,22 +139,20 @@ async def _collect(request: web.BaseRequest, limit: int | None) -> Buffer:
     return data
 
 
-async def _receive_into_block(
-    request: web.BaseRequest, client: Client, model: str, length: int, limit: int, blocks: list[Block]
-) -> Body:
+async def _receive_into_block(call: Call, length: int, blocks: list[Block]) -> Body:
     """A body into a block of its size, or of a size that grows with it where it comes in chunks."""
-    size = request.content_length
+    size, limit = call.request.content_length, call.options.max_input_byte_size
     begin = -length % ALIGNMENT if length else ALIGNMENT
-    block = await client.allocate(model, begin + (size or GROWN))
+    block = await call.client.allocate(call.model, begin + (size or GROWN))
     blocks.append(block)
     position = 0
-    async for piece in _pieces(request):
+    async for piece in _pieces(call.request):
         end = position + len(piece)
         if size is None:
             if length == 0:
                 _check_length(length, end, limit)
             if begin + end > block.size:
-                block = await _enlarged(block, client, model, begin + 2 * end, blocks)
+                block = await _enlarged(block, call, begin + 2 * end, blocks)
         block.view(begin + position, len(piece))[:] = piece
         position = end
     if position < (size or 0):
@@ -183,11 +163,11 @@ async def _receive_into_block(
     return Body(view[:length], view[length:], block, begin + length)
 
 
-async def _enlarged(block: Block, client: Client, model: str, size: int, blocks: list[Block]) -> Block:
+async def _enlarged(block: Block, call: Call, size: int, blocks: list[Block]) -> Block:
     """A block of `size` bytes with what is in `block`, in its place among `blocks`."""
-    larger = await client.allocate(model, size)
+    larger = await call.client.allocate(call.model, size)
     larger.view(0, block.size)[:] = block.view(0, block.size)
     copies.count("grown body", block.size)
     blocks[blocks.index(block)] = larger
-    client.release([block])
+    call.client.release([block])
     return larger

@@ -9,8 +9,8 @@ from broker.client import Client
 from broker.messages import ErrorCode, Message
 from frontends.errors import RequestError
 from frontends.forwarding import Forwarding
+from frontends.http.framing import Framing, HeaderFraming
 from frontends.labels import LabelSource
-from frontends.restricted import Restrictions
 from frontends.versions import parse_version
 
 
@@ -21,19 +21,19 @@ class Options(NamedTuple):
     server_version: str
     max_input_byte_size: int
     allows_client_memory: bool
-    restrictions: Restrictions
     forwarding: Forwarding
+    framing: Framing
 
     @staticmethod
     def of(options: Mapping[str, Any]) -> "Options":
-        """Pick them from the broker's Welcome. Raises ValueError."""
+        """Pick them from the broker's Welcome; headers are forwarded, and bodies framed, as in Triton's protocol."""
         return Options(
             options["id"],
             options["version"],
             options["http_max_input_size"],
-            options.get("allow_client_shm", True),
-            Restrictions.parse(options.get("http_restricted_api", ())),
-            Forwarding(options.get("http_header_forward_pattern", "")),
+            options["allow_client_shm"],
+            Forwarding(options["http_header_forward_pattern"]),
+            HeaderFraming(),
         )
 
 

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from broker.messages import ErrorCode, GetModelConfig, Infer
 from frontends.errors import RequestError
 from frontends.http.blocks import until_sent
-from frontends.http.body import ALIGNMENT, HEADER_LENGTH, ROOM, SMALL, Body, receive
+from frontends.http.body import ALIGNMENT, ROOM, SMALL, Body, receive
 from frontends.http.call import Call
 from frontends.http.codec import Input, Reply, Request, Selection, decode_request, encode_response
 from frontends.http.compression import ACCEPTED, UnknownEncoding, choose, compress
@@ -25,7 +25,6 @@ from shm.ref import TensorRef
 ENDPOINT = "HTTP end point"
 """What a client is told cannot serve a decoupled model."""
 
-_BINARY = "application/octet-stream"
 _RAW = Request("", NO_PARAMETERS, [], Selection({}, is_binary=True))
 
 
@@ -60,11 +59,10 @@ async def _reply(call: Call, question: Infer, request: Request, blocks: list[Blo
 
 
 async def _read(call: Call, blocks: list[Block]) -> tuple[Request, Body]:
-    limit = call.options.max_input_byte_size
-    body = await receive(call.request, call.client, call.model, limit, blocks)
+    body = await receive(call, blocks)
     if not body.text:
         return _RAW, body
-    decode = partial(_decode, body, call.model, limit)
+    decode = partial(_decode, body, call.model, call.options.max_input_byte_size)
     return await convert(len(body.text), decode), body
 
 
@@ -141,10 +139,8 @@ async def _refuse_unknown(call: Call, version: int) -> None:
 async def _send(call: Call, reply: Reply) -> web.StreamResponse:
     parts = [reply.text, *reply.blobs]
     size = sum(map(len, parts))
-    if size == len(reply.text):
-        headers = {hdrs.CONTENT_TYPE: JSON}
-    else:
-        headers = {hdrs.CONTENT_TYPE: _BINARY, HEADER_LENGTH: str(len(reply.text))}
+    is_json = size == len(reply.text)
+    headers: dict[str, str] = {hdrs.CONTENT_TYPE: JSON} if is_json else call.options.framing.headers(len(reply.text))
     accepted = call.request.headers.get(hdrs.ACCEPT_ENCODING)
     if accepted is not None and (encoding := choose(accepted)) != "identity":
         headers[hdrs.CONTENT_ENCODING] = encoding

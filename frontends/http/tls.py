@@ -10,10 +10,10 @@ def tls_context(options: Mapping[str, Any]) -> ssl.SSLContext | None:
 
     With `http_client_ca` clients have to show a certificate of that authority's.
     """
-    if not options.get("http_use_ssl", False):
+    if not options["http_use_ssl"]:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(options["http_server_cert"], options["http_server_key"] or None)
+    context.load_cert_chain(options["http_server_cert"], options["http_server_key"])
     if options["http_client_ca"]:
         context.load_verify_locations(options["http_client_ca"])
         context.verify_mode = ssl.CERT_REQUIRED

@@ -3,16 +3,15 @@
 import json
 import os
 import re
-import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from http.client import HTTPSConnection
 from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import make_certificates
 from tests.support.fake_broker import SECONDS, FakeBroker, Frontend
 from tests.support.http import LENGTH, ask, exchange, framed
 
@@ -181,36 +180,17 @@ def test_a_body_that_ends_early(frontend: Frontend, broker: FakeBroker) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`ca.pem`, and `server` and `client` certificates that it has signed."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the program openssl")
-    directory = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True, timeout=SECONDS)
-
-    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-days", "2")
-    for name in ("server", "client"):
-        openssl("req", *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        (directory / "ext").write_text("subjectAltName=IP:127.0.0.1")
-        signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "ext"]
-        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing)
-    return directory
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def https(broker: FakeBroker, certificates: Path, client_ca: str) -> str:
-    options = {
-        "http_use_ssl": True,
-        "http_server_cert": str(certificates / "server.pem"),
-        "http_server_key": str(certificates / "server.key"),
-        "http_client_ca": client_ca,
-    }
-    broker.options |= options
-    try:
-        return broker.frontend("http").address
-    finally:
-        broker.options = {name: value for name, value in broker.options.items() if name not in options}
+    return broker.frontend(
+        "http",
+        http_use_ssl=True,
+        http_server_cert=str(certificates / "server.pem"),
+        http_server_key=str(certificates / "server.key"),
+        http_client_ca=client_ca,
+    ).address
 
 
 def infer_over(address: str, context: ssl.SSLContext, data: bytes) -> bytes:

@@ -319,11 +319,8 @@ def test_a_decoupled_model_is_refused_before_its_body_is_looked_at(frontend: Fro
 
 
 def test_restricted_apis(broker: FakeBroker) -> None:
-    broker.options["http_restricted_api"] = ("model-config,inference:Admin=secret", "health:k=v")
-    try:
-        address = broker.frontend("http").address
-    finally:
-        del broker.options["http_restricted_api"]
+    groups = ("model-config,inference:Admin=secret", "health:k=v")
+    address = broker.frontend("http", http_restricted_api=groups).address
     text = "This API is restricted, expecting header 'Admin'"
     for method, path in (
         ("GET", "/v2/models/echo/config"),
@@ -339,11 +336,7 @@ def test_restricted_apis(broker: FakeBroker) -> None:
 
 
 def test_client_memory_can_be_disabled(broker: FakeBroker) -> None:
-    broker.options["allow_client_shm"] = False
-    try:
-        address = broker.frontend("http").address
-    finally:
-        del broker.options["allow_client_shm"]
+    address = broker.frontend("http", allow_client_shm=False).address
     for path in ("region/r/register", "region/r/unregister", "unregister"):
         answer = ask(address, "POST", f"{MEMORY}/{path}", {"key": "/k", "byte_size": os.getpid()})
         assert (answer.status, answer.error.split(".")[0]) == (501, "Client shared memory is disabled")

@@ -257,8 +257,7 @@ def test_a_draining_frontend_finishes_what_it_has(broker: FakeBroker) -> None:
 
 
 def test_a_drain_ends_in_time(broker: FakeBroker) -> None:
-    broker.options["exit_timeout_secs"] = 2
-    frontend = broker.frontend("http")
+    frontend = broker.frontend("http", exit_timeout_secs=2)
     body, length = framed([1], b"1234", id="stuck")
     with sending(frontend.address, "POST", SLOW, body, **{LENGTH: length}):
         seen(broker, "stuck")
@@ -269,7 +268,7 @@ def test_a_drain_ends_in_time(broker: FakeBroker) -> None:
 
 
 def test_the_metrics_page(broker: FakeBroker) -> None:
-    broker.metrics = [{"name": "nv_x", "type": "counter", "help": "h", "samples": [({"model": "m"}, 1.0)]}]
+    broker.metrics = [{"name": "nv_x", "type": "counter", "help": "h", "samples": [({"model": "m"}, 1.0, "")]}]
     frontend = broker.frontend("metrics")
     for path in ("/metrics", "/metrics/"):
         answer = ask(frontend.address, "GET", path)

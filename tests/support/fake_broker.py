@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -63,7 +63,14 @@ OPTIONS: dict[str, Any] = {
     "id": "fake",
     "version": "1.2.3",
     "exit_timeout_secs": 5,
+    "allow_client_shm": True,
     "http_max_input_size": 64 << 20,
+    "http_header_forward_pattern": "",
+    "http_restricted_api": (),
+    "http_use_ssl": False,
+    "http_server_cert": "",
+    "http_server_key": "",
+    "http_client_ca": "",
 }
 ARENA = (1 << 20, 16 << 20, 1 << 30)
 
@@ -79,6 +86,7 @@ class FakeBroker:
     def __init__(self, **options: Any) -> None:
         self.seen: list[Message] = []
         self.options = OPTIONS | options
+        self._own_options: dict[str, dict[str, Any]] = {}
         self.metrics: list[dict[str, Any]] = []
         self._regions = Regions()
         self._directory = tempfile.TemporaryDirectory(prefix="tp-")
@@ -116,14 +124,26 @@ class FakeBroker:
 
     # ------------------------------------------------------------------------------------------- processes
 
-    def frontend(self, role: str, program: str = "", stdout: int | None = None) -> "Frontend":
-        """Start `python -m frontends.ROLE`, or else `program`, with a listening socket and wait for its Hello."""
+    def frontend(
+        self,
+        role: str,
+        program: str = "",
+        stdout: int | None = None,
+        env: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> "Frontend":
+        """Start `python -m frontends.ROLE`, or else `program`, with a listening socket and wait for its Hello.
+
+        `env` is added to its environment, `options` are its own.
+        """
         listener = socket.create_server(("127.0.0.1", 0))
         token = next(self._tokens)
+        self._own_options[token] = options
         descriptor = listener.fileno()
         command = [sys.executable, "-P", *(["-c", program] if program else ["-m", f"frontends.{role}"])]
         place = [str(self._path), token, self._server, str(os.getpid()), str(descriptor)]
-        process = subprocess.Popen([*command, *place], pass_fds=(descriptor,), stdout=stdout)
+        environment = {**os.environ, **(env or {})}
+        process = subprocess.Popen([*command, *place], pass_fds=(descriptor,), stdout=stdout, env=environment)
         self._processes.append(process)
         address = "{}:{}".format(*listener.getsockname())
         listener.close()
@@ -174,7 +194,7 @@ class FakeBroker:
             case Hello():
                 regions = [RegionOpened(name) for name in self._announced]
                 directory = Directory({"echo": "fake"}, {"fake": ARENA, "": ARENA}, ("stream",))
-                return [Welcome(self.options), directory, *regions]
+                return [Welcome(self.options | self._own_options[token]), directory, *regions]
             case RegionOpened(name):
                 self._regions.open(name)
             case Infer():
