@@ -5,7 +5,7 @@ from typing import Any
 
 from broker.effects import Effect, Emit, Send
 from broker.log_settings import access_line
-from broker.messages import Response, Traced
+from broker.messages import ErrorCode, Response, Traced
 from broker.request import Request
 from broker.tracing import Tracing, finish
 
@@ -33,8 +33,8 @@ class RequestObserver:
     def answered(self, request: Request, response: Response) -> None:
         """See `requests.Observer`."""
         if request.trace is not None and self.repository is not None:
-            protocol = "grpc" if request.peer.startswith("g") else "http"
-            record = finish(request.trace, request, protocol, self.epoch_offset)
+            error = response.error if response.code != ErrorCode.OK else ""
+            record = finish(request.trace, request, error, self.epoch_offset)
             record["log_frequency"] = self._tracing.log_frequency(request.version.model)
             self._out.append(Send(self.repository, Traced(record)))
         if self._logs_access:

@@ -3,24 +3,25 @@
 Runs in the repository process, in a thread of its own: a collector that does not answer delays nothing.
 """
 
+import contextlib
 import json
 import queue
 import sys
 import threading
-import urllib.error
+import time
 import urllib.request
+from collections.abc import Mapping, Sequence
+from http.client import HTTPException
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from configs.trace import TraceConfig
 
-BATCH = 512
-"""Traces sent to a collector at once."""
-QUEUE = 2048
-"""Traces kept for a collector that is slow; more are dropped and counted."""
-_INTERNAL, _SERVER = 1, 2  # kinds of span
-DELAY_SECONDS = 1.0
 TIMEOUT_SECONDS = 10.0
+"""How long a collector may take over one batch, and how long the end of the server waits for the last one."""
+_INTERNAL, _SERVER = 1, 2  # kinds of span
+_FAILED = 2  # a span's status
 
 
 def triton_events(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -34,10 +35,13 @@ def triton_events(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def otlp_spans(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """A record as spans: the request, the model's part of it, the computation."""
+    """A record as spans: the request, the model's part of it, and within that the queue and the computation."""
     offset = record["epoch_offset_ns"]
     events = [{"name": name, "timeUnixNano": str(ns + offset)} for name, ns in record["timestamps"]]
-    root, model, compute = record["spans"]
+    at = {event["name"]: event["timeUnixNano"] for event in events}
+    receiving = [event for event in events if event["name"].startswith(("HTTP", "GRPC"))]
+    computing = [event for event in events if event["name"].startswith("COMPUTE")]
+    serving = [event for event in events if event not in receiving and event not in computing]
     attributes = {
         "triton.model_name": record["model_name"],
         "triton.model_version": str(record["model_version"]),
@@ -46,54 +50,66 @@ def otlp_spans(record: dict[str, Any]) -> list[dict[str, Any]]:
     }
     if record["request_id"]:
         attributes["triton.request_id"] = record["request_id"]
-    computing = [event for event in events if event["name"].startswith("COMPUTE")]
-    receiving = [event for event in events if event["name"].startswith(("HTTP", "GRPC"))]
-    serving = [event for event in events if event not in computing and event not in receiving]
-    outer = [*receiving, serving[-1]]
-    spans = [
-        _span((root, record["parent_span"]), "InferRequest", _SERVER, outer, receiving, {}),
-        _span((model, root), record["model_name"], _INTERNAL, serving, serving, attributes),
-    ]
+    parent = record["parent_span"]
+    end = at["REQUEST_END"]
+    status = {"status": {"code": _FAILED, "message": record["error"]}} if record["error"] else {}
+    spans = []
+    if receiving:
+        times = receiving[0]["timeUnixNano"], end
+        spans.append(_span(record, "request", parent, times, receiving, name="InferRequest", kind=_SERVER, **status))
+        parent = record["spans"]["request"]
+    model = {"name": record["model_name"], "attributes": _attributes(attributes), **status}
+    spans.append(_span(record, "model", parent, (at["REQUEST_START"], end), serving, **model))
+    parent = record["spans"]["model"]
+    spans.append(_span(record, "queue", parent, (at["QUEUE_START"], at.get("COMPUTE_START", end))))
     if computing:
-        spans.append(_span((compute, model), "compute", _INTERNAL, computing, computing, {}))
-    for span in spans:
-        span["traceId"] = record["trace"]
+        stages = [event["timeUnixNano"] for event in computing]
+        spans.append(_span(record, "compute", parent, (stages[0], stages[-1]), computing))
+        parent = record["spans"]["compute"]
+        names = ("input", "infer", "output")
+        spans += [_span(record, name, parent, times) for name, times in zip(names, pairwise(stages), strict=True)]
     return spans
 
 
 def _span(
-    ids: tuple[str, str],
-    name: str,
-    kind: int,
-    covered: list[dict[str, str]],
-    events: list[dict[str, str]],
-    attributes: dict[str, str],
+    record: dict[str, Any],
+    which: str,
+    parent: str,
+    times: tuple[str, str],
+    events: Sequence[dict[str, str]] = (),
+    **more: Any,
 ) -> dict[str, Any]:
-    """A span over the time of the events `covered`; `ids` are its own and its parent's (or `""`)."""
-    span, parent = ids
+    """One of `tracing.SPANS`, under the span `parent` (`""`: none); `more` are other fields."""
+    start, end = times
     return {
-        "spanId": span,
+        "traceId": record["trace"],
+        "spanId": record["spans"][which],
         **({"parentSpanId": parent} if parent else {}),
-        "name": name,
-        "kind": kind,
-        "startTimeUnixNano": covered[0]["timeUnixNano"],
-        "endTimeUnixNano": covered[-1]["timeUnixNano"],
-        "events": events,
-        "attributes": [{"key": key, "value": {"stringValue": value}} for key, value in attributes.items()],
+        "name": which,
+        "kind": _INTERNAL,
+        "startTimeUnixNano": start,
+        "endTimeUnixNano": end,
+        "events": list(events),
+        **more,
     }
+
+
+def _attributes(values: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": {"stringValue": value}} for key, value in values.items()]
 
 
 def otlp_body(records: list[dict[str, Any]], config: TraceConfig) -> bytes:
     """The body of one export request."""
     resource = {"service.name": "triton-inference-server", **config.resource}
-    attributes = [{"key": key, "value": {"stringValue": value}} for key, value in resource.items()]
     spans = [span for record in records for span in otlp_spans(record)]
     scope = {"scope": {"name": "triton-server"}, "spans": spans}
-    return json.dumps({"resourceSpans": [{"resource": {"attributes": attributes}, "scopeSpans": [scope]}]}).encode()
+    return json.dumps(
+        {"resourceSpans": [{"resource": {"attributes": _attributes(resource)}, "scopeSpans": [scope]}]}
+    ).encode()
 
 
 class TraceFiles:
-    """Writes traces to `FILE` at the end, or to `FILE.0`, `FILE.1` ... whenever `log_frequency` of them are there."""
+    """Writes traces to `FILE`, or to `FILE.0`, `FILE.1` ... whenever `log_frequency` of them are there."""
 
     def __init__(self, path: str) -> None:
         """Nothing is written before the first trace."""
@@ -102,20 +118,27 @@ class TraceFiles:
         self._files = 0
 
     def add(self, record: dict[str, Any], log_frequency: int) -> None:
-        """Keep a trace, and write a file when enough are there."""
+        """Keep a trace; write a file when enough are there, or when this is the last one that trace_count allows."""
         self._records.append(record)
         if log_frequency and len(self._records) >= log_frequency:
-            self._write(f"{self._path}.{self._files}")
-            self._files += 1
+            self._write_next()
+        elif record["is_last"] and not log_frequency and not self._files:
+            self._write(self._path)  # more may come, when the settings change: then the file is written anew
 
     def close(self) -> None:
         """Write what is left."""
-        if self._records:
-            self._write(f"{self._path}.{self._files}" if self._files else self._path)
+        if self._records and self._files:
+            self._write_next()
+        elif self._records:
+            self._write(self._path)
+
+    def _write_next(self) -> None:
+        self._write(f"{self._path}.{self._files}")
+        self._files += 1
+        self._records = []
 
     def _write(self, path: str) -> None:
-        records, self._records = self._records, []
-        events = [event for record in records for event in triton_events(record)]
+        events = [event for record in self._records for event in triton_events(record)]
         try:
             Path(path).write_text(json.dumps(events))
         except OSError as error:
@@ -128,7 +151,8 @@ class Exporter:
     def __init__(self, config: TraceConfig) -> None:
         """Starts the thread."""
         self._config = config
-        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(QUEUE)
+        self._delay = config.delay_ms / 1000 if config.mode == "opentelemetry" else 0.0
+        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(config.max_queue)
         self._dropped = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -142,8 +166,10 @@ class Exporter:
 
     def close(self) -> None:
         """Export what is there, for a bounded time."""
-        self._queue.put(None)
-        self._thread.join(TIMEOUT_SECONDS)
+        end = time.monotonic() + TIMEOUT_SECONDS
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=TIMEOUT_SECONDS)
+            self._thread.join(end - time.monotonic())
         if self._dropped:
             sys.stderr.write(f"{self._dropped} traces were dropped: they could not be exported fast enough\n")
 
@@ -160,16 +186,20 @@ class Exporter:
         files.close()
 
     def _take(self) -> tuple[list[dict[str, Any]], bool]:
-        """What has come within DELAY_SECONDS; False when that was the last."""
+        """The first record, and what comes until its batch is due or full; False when that was the last."""
         records: list[dict[str, Any]] = []
-        while len(records) < BATCH:
+        timeout: float | None = None
+        due = 0.0
+        while len(records) < self._config.max_batch:
             try:
-                record = self._queue.get(timeout=DELAY_SECONDS)
+                record = self._queue.get(timeout=timeout)
             except queue.Empty:
                 break
             if record is None:
                 return records, False
             records.append(record)
+            due = due or time.monotonic() + self._delay
+            timeout = max(0.0, due - time.monotonic())
         return records, True
 
     def _send(self, records: list[dict[str, Any]]) -> None:
@@ -179,5 +209,5 @@ class Exporter:
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
                 return
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             sys.stderr.write(f"{len(records)} traces could not be sent to {self._config.url}: {error}\n")

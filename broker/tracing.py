@@ -5,6 +5,7 @@ data; the repository process writes it to the trace file or sends it to an OpenT
 """
 
 import random
+import re
 from typing import Any
 
 from broker.messages import ErrorCode, UpdateTraceSettings
@@ -15,6 +16,11 @@ from configs.trace import LEVELS, TraceConfig
 _COUNTED = {"trace_rate": 0, "trace_count": -1, "log_frequency": 0}
 """Settings that are integers, and the least that they may be."""
 _KNOWN = ("trace_level", *_COUNTED)
+
+SPANS = ("request", "model", "queue", "compute", "input", "infer", "output")
+"""The spans of a trace, each with an id of its own."""
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+"""W3C's header: version, trace, span, flags; later versions may add more."""
 
 
 class Tracing:
@@ -67,7 +73,10 @@ class Tracing:
         if mode == "triton":
             shown |= {"log_frequency": found["log_frequency"], "trace_file": [self._config.file]}
         else:
-            shown |= {"url": [self._config.url]}
+            config = self._config
+            shown |= {"url": [config.url], "bsp_max_queue_size": [str(config.max_queue)]}
+            shown |= {"bsp_schedule_delay": [str(config.delay_ms)]}
+            shown |= {"bsp_max_export_batch_size": [str(config.max_batch)]}
             shown |= {"resource": [f"{k}={v}" for k, v in self._config.resource.items()]}
         return {**shown, "trace_mode": [mode]}
 
@@ -96,24 +105,25 @@ class Tracing:
         settings = self._in_force(model)
         if settings["trace_level"] == ["OFF"]:
             return None
-        is_asked_for = bool(traceparent) and self._config.mode == "opentelemetry"
-        if not is_asked_for and not self._sample(model if model in self._changed else "", settings):
+        is_otel = self._config.mode == "opentelemetry"
+        parent = _TRACEPARENT.fullmatch(traceparent) if is_otel else None
+        scope = model if model in self._changed else ""
+        if parent is None and not self._sample(scope, settings):
             return None
         self._numbers += 1
-        record: dict[str, Any] = {"id": self._numbers}
-        if self._config.mode == "opentelemetry":
-            parts = traceparent.split("-")
-            is_valid = len(parts) == 4 and len(parts[1]) == 32 and len(parts[2]) == 16
-            record["trace"] = parts[1] if is_valid else f"{self._random.getrandbits(128):032x}"
-            record["parent_span"] = parts[2] if is_valid else ""
-            record["spans"] = [f"{self._random.getrandbits(64):016x}" for _ in range(3)]
+        record: dict[str, Any] = {"id": self._numbers, "is_last": self._left.get(scope) == 0}
+        if is_otel:
+            record["trace"] = parent[1] if parent else f"{self._random.getrandbits(128):032x}"
+            record["parent_span"] = parent[2] if parent else ""
+            record["spans"] = {name: f"{self._random.getrandbits(64):016x}" for name in SPANS}
         return record
 
     def context(self, record: dict[str, Any], tracestate: str) -> dict[str, str]:
-        """The W3C context that a model sees: the span of its own execution."""
+        """The W3C context that a model sees: the span of its own execution. Empty in mode triton."""
         if "trace" not in record:
             return {}
-        return {"traceparent": f"00-{record['trace']}-{record['spans'][1]}-01", "tracestate": tracestate}
+        context = {"traceparent": f"00-{record['trace']}-{record['spans']['model']}-01"}
+        return {**context, "tracestate": tracestate} if tracestate and record["parent_span"] else context
 
     def _sample(self, scope: str, settings: dict[str, list[str]]) -> bool:
         count = int(settings["trace_count"][0])
@@ -126,19 +136,19 @@ class Tracing:
         return True
 
 
-def finish(record: dict[str, Any], request: Request, protocol: str, epoch_offset: float) -> dict[str, Any]:
-    """The whole record of an answered request. Times are nanoseconds: of the monotonic clock, offset to the epoch."""
+def finish(record: dict[str, Any], request: Request, error: str, epoch_offset: float) -> dict[str, Any]:
+    """The whole record of an answered request; `error` is `""` for a success.
+
+    Times are nanoseconds of the monotonic clock, which `epoch_offset_ns` turns into those since the epoch.
+    """
     message = request.message
-    receive = "HTTP_RECV" if protocol == "http" else "GRPC_WAITREAD"
     accepted = int(request.enqueued * 1e9)
     end = int(request.ended * 1e9)
     start, input_end, output_start, done = request.times
-    stamps = [
-        (f"{receive}_START", int(message.received * 1e9)),
-        (f"{receive}_END", accepted),
-        ("REQUEST_START", accepted),
-        ("QUEUE_START", accepted),
-    ]
+    stamps = [("REQUEST_START", accepted), ("QUEUE_START", accepted)]
+    if request.caller is None:  # else a model has called this one, and no frontend has received anything
+        receive = "GRPC_WAITREAD" if request.peer.startswith("g") else "HTTP_RECV"
+        stamps = [(f"{receive}_START", int(message.received * 1e9)), (f"{receive}_END", accepted), *stamps]
     if start:
         stamps += [
             ("COMPUTE_START", start),
@@ -154,6 +164,7 @@ def finish(record: dict[str, Any], request: Request, protocol: str, epoch_offset
         "request_id": message.request_id,
         "timestamps": stamps,
         "epoch_offset_ns": int(epoch_offset * 1e9),
+        "error": error,
     }
 
 
