@@ -38,7 +38,7 @@ class Log:
         """Text as it stands (tables, what a model printed)."""
         data = text.encode("utf-8", "replace")
         if len(self._pending) + len(data) > _LIMIT:
-            self._dropped += 1
+            self._dropped += text.count("\n")
             return
         self._pending += data
         self.flush()

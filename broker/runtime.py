@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import resource
 import shutil
 import tempfile
 import time
@@ -48,6 +49,12 @@ def sweep_dead_servers() -> None:
             continue
         finally:
             os.close(descriptor)
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as we may: each instance takes several here and in every frontend."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _prefix() -> str:

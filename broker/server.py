@@ -18,6 +18,7 @@ from broker.listen import Ports, frontend_counts, open_ports
 from broker.log import Log
 from broker.log_settings import LogSettings
 from broker.messages import Message, ProtocolError
+from broker.requests import Death
 from broker.supervisor import Supervisor
 from broker.transport import Router, Unreachable
 from configs.server import ServerConfig
@@ -56,6 +57,7 @@ class Server:
     def run(self) -> int:
         """Serve until the end; the exit status. Raises StartError, OSError."""
         runtime.sweep_dead_servers()
+        runtime.raise_file_limit()
         ports = open_ports(self._config)
         with ExitStack() as cleanup:
             directory, _ = runtime.claim(self._id)
@@ -112,8 +114,9 @@ class Server:
         if 0 < timeout < FINE_SECONDS:
             select.select([self._poll], [], [], timeout)  # an epoll counts in whole milliseconds
             timeout = 0.0
-        for descriptor, _ in self._poll.poll(timeout):
-            what, token = self._watched.get(descriptor, ("", ""))
+        # Looked up before the first is served: that may close descriptors whose numbers are used again at once.
+        ready = [(descriptor, *self._watched[descriptor]) for descriptor, _ in self._poll.poll(timeout)]
+        for descriptor, what, token in ready:
             match what:
                 case "output":
                     self._read_output(token)
@@ -127,8 +130,9 @@ class Server:
     def _read_output(self, token: str) -> None:
         child = self._supervisor.children.get(token)
         if child is not None:
-            for line in self._supervisor.read(child):
-                self._log.write(f"[{child.name}] {line}\n")
+            self._log.write("".join(f"[{child.name}] {line}\n" for line in self._supervisor.read(child)))
+            if child.is_mute:
+                self._unwatch(child.output)
 
     def _bury(self, token: str) -> None:
         child = self._supervisor.children[token]
@@ -136,8 +140,7 @@ class Server:
         self._unwatch(child.output)
         self._receive()  # what it sent before its death still counts
         death, lines = self._supervisor.bury(token)
-        for line in lines:
-            self._log.write(f"[{child.name}] {line}\n")
+        self._log.write("".join(f"[{child.name}] {line}\n" for line in lines))
         self._apply(self._core.lost(token, death, time.monotonic()))
         for name in region.names_of(self._id, token):
             if not self._core.is_awaiting(name):
@@ -169,7 +172,12 @@ class Server:
                     self._exit_status = status
 
     def _start(self, start: Start) -> None:
-        child = self._supervisor.start(start)
+        try:
+            child = self._supervisor.start(start)
+        except OSError as error:
+            death = Death(f"cannot be started: {error.strerror or error}", False, 0, ())
+            self._apply(self._core.lost(start.peer, death, time.monotonic()))
+            return
         self._watch(child.pidfd, "process", start.peer)
         self._watch(child.output, "output", start.peer)
         self._core.started(start.peer, child.process.pid, time.monotonic())

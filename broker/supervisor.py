@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from broker.effects import Start
@@ -42,6 +43,7 @@ class Child:
     output: int
     status: mmap.mmap | None
     is_killed: bool = False
+    is_mute: bool = False  # it has closed its output: there is nothing more to read
     partial: bytes = b""
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
 
@@ -49,41 +51,57 @@ class Child:
 class Supervisor:
     """Owns every child. Nothing here decides; a death is reported, not acted on."""
 
-    def __init__(self, socket_path: str, server: str, listeners: Mapping[str, socket.socket], arguments: list[str]):
+    def __init__(
+        self,
+        socket_path: str,
+        server: str,
+        listeners: Mapping[str, socket.socket],
+        arguments: list[str],
+        modules: Mapping[str, str] = MODULES,
+    ) -> None:
         """`listeners` by role are handed to the frontends; `arguments` (the server's own) to the repository process."""
         self._place = (socket_path, server)
         self._listeners = listeners
         self._arguments = arguments
+        self._modules = modules
         self.children: dict[str, Child] = {}
 
     def start(self, start: Start) -> Child:
-        """Start a process. Raises OSError."""
-        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(write, True)
-        status, page = self._status_page(start.role)
-        listener = self._listeners.get(start.role)
-        inherited = listener.fileno() if listener is not None else status
-        socket_path, server = self._place
-        command = [sys.executable, "-P", "-m", MODULES[start.role]]
-        command += [socket_path, start.peer, server, str(os.getpid()), str(inherited)]
-        if start.role == "repository":
-            command += self._arguments
-        try:
+        """Start a process. Raises OSError; nothing is left of it then."""
+        with ExitStack() as ours, ExitStack() as its:
+            output, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            ours.callback(os.close, output)
+            its.callback(os.close, write)
+            os.set_blocking(write, True)
+            inherited, status = -1, None
+            if start.role in self._listeners:
+                inherited = self._listeners[start.role].fileno()
+            elif start.role == "worker":
+                inherited = os.memfd_create("tidepool-status", os.MFD_CLOEXEC)
+                its.callback(os.close, inherited)
+                os.ftruncate(inherited, mmap.PAGESIZE)
+                status = mmap.mmap(inherited, mmap.PAGESIZE)
+                ours.callback(status.close)
             process = subprocess.Popen(
-                command,
+                self._command(start, inherited),
                 stdin=subprocess.DEVNULL,
                 stdout=write,
                 stderr=write,
                 env=_environment(start),
                 pass_fds=[inherited] if inherited >= 0 else [],
             )
-        finally:
-            os.close(write)
-            if status >= 0:
-                os.close(status)
-        child = Child(start.peer, start.name, process, os.pidfd_open(process.pid), read, page)
+            ours.callback(process.wait)
+            ours.callback(process.kill)
+            child = Child(start.peer, start.name, process, os.pidfd_open(process.pid), output, status)
+            ours.pop_all()
         self.children[start.peer] = child
         return child
+
+    def _command(self, start: Start, inherited: int) -> list[str]:
+        socket_path, server = self._place
+        command = [sys.executable, "-P", "-m", self._modules[start.role]]
+        command += [socket_path, start.peer, server, str(os.getpid()), str(inherited)]
+        return command + self._arguments if start.role == "repository" else command
 
     def kill(self, token: str) -> None:
         """SIGKILL; the death is reported as any other. One that is dying already dies by its own cause."""
@@ -99,6 +117,7 @@ class Supervisor:
             data = os.read(child.output, _READ)
         except BlockingIOError:
             return []
+        child.is_mute = not data
         *lines, child.partial = (child.partial + data).split(b"\n")
         if len(child.partial) > _MAX_LINE or not data:
             lines, child.partial = [*lines, child.partial], b""
@@ -110,9 +129,7 @@ class Supervisor:
         """Reap a process whose pidfd has fired. Returns how it died and its last unread lines."""
         child = self.children.pop(token)
         status = child.process.wait()
-        lines = []
-        while more := self.read(child):
-            lines += more
+        lines = self.read(child) + self.read(child)  # all that a pipe holds; others may still write to it
         started = 0
         if child.status is not None:
             (started,) = struct.unpack_from("<Q", child.status, 0)
@@ -131,13 +148,6 @@ class Supervisor:
     def stopped(self) -> set[str]:
         """The tokens of children in state T (stopped by a signal)."""
         return {token for token, child in self.children.items() if _stat(child.process.pid)[:1] == ["T"]}
-
-    def _status_page(self, role: str) -> tuple[int, mmap.mmap | None]:
-        if role != "worker":
-            return -1, None
-        descriptor = os.memfd_create("tidepool-status", os.MFD_CLOEXEC)
-        os.ftruncate(descriptor, mmap.PAGESIZE)
-        return descriptor, mmap.mmap(descriptor, mmap.PAGESIZE)
 
 
 def describe_exit(status: int) -> str:

@@ -198,8 +198,8 @@ class World:
             assert record.is_cancelled
             return
         assert code is ErrorCode.UNAVAILABLE, response
-        ready = [p for p in self.processes.values() if p.is_loaded and self._version_of(p) is record.version]
-        assert not [p for p in ready if not p.is_told_to_stop], f"no reason for {response}"
+        serving = [i for i in record.version.instances if i.state is InstanceState.READY]
+        assert not serving, f"no reason for {response}"
 
     def _check_execute(self, process: Process, execute: Execute) -> None:
         assert execute.attempt > self.last_attempt, "an attempt number is used twice"
@@ -622,12 +622,14 @@ class World:
     def settle(self, seconds: float = 120.0) -> None:
         """Let everything that is under way come to its end, without further trouble."""
         end = self.now + seconds
-        while self.now < end and self.exit_status is None:
+        while self.exit_status is None:
             has_moved = True
             while has_moved and self.exit_status is None:
                 has_moved = False
                 for process in list(self.processes.values()):
                     has_moved |= self.turn(process)
+            if self.now >= end:
+                return
             self.advance(0.5)
 
     def check_settled(self) -> None:
