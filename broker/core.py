@@ -56,6 +56,7 @@ from broker.messages import (
     RepositoryScanned,
     Responded,
     Sample,
+    SetVerbosity,
     Stop,
     UnloadModel,
     UnregisterRegion,
@@ -366,9 +367,13 @@ class Core:
         return metrics.families(self.models, self._memory, self._system, config, self._now)
 
     def _update_log(self, question: UpdateLogSettings) -> dict[str, Any]:
+        values = self._log_settings.values
         if self._log_settings.update(question.settings):
-            self._out.append(ConfigureLog(self._log_settings.levels, self._log_settings.values["log_format"]))
-        return self._log_settings.values
+            self._out.append(ConfigureLog(self._log_settings.levels, values["log_format"]))
+        if self.fleet.log_verbose != values["log_verbose_level"]:
+            self.fleet.log_verbose = values["log_verbose_level"]
+            self._out += [Send(token, SetVerbosity(self.fleet.log_verbose)) for token in self._tokens_of("worker")]
+        return dict(values)
 
     def _listed(self, _peer: Peer, message: RepositoryListed, _now: float) -> None:
         self.control.listed = message.models

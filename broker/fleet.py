@@ -49,6 +49,7 @@ class Fleet:
         self._metrics = metrics_config.parse(config.metrics_config)
         self._out = out
         self._launch = launch
+        self.log_verbose = config.log_verbose
         self.is_changed = False  # models have come, gone or changed their backend
         self.workers: dict[str, Instance] = {}
         self._stopping: dict[str, float] = {}  # worker that was told to stop -> when it is killed
@@ -256,7 +257,7 @@ class Fleet:
                     json.dumps(description.config),
                     settings,
                     self._config.shm(description.backend),
-                    self._config.log_verbose,
+                    self.log_verbose,
                 ),
             )
         )

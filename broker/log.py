@@ -32,10 +32,13 @@ class Log:
         if level in self._levels:
             now = time.time()
             parts = [text] if self._form == "json" else text.splitlines() or [""]
-            self.write("".join(_formatted(self._form, level, now, part) for part in parts))
+            self._write("".join(_formatted(self._form, level, now, part) for part in parts))
 
     def write(self, text: str) -> None:
-        """Text as it stands (tables, what a model printed)."""
+        """Text as it stands (tables, what a model printed); in JSON a line of level I like any other."""
+        self._write(_formatted("json", "I", time.time(), text.rstrip("\n")) if self._form == "json" else text)
+
+    def _write(self, text: str) -> None:
         data = text.encode("utf-8", "replace")
         if len(self._pending) + len(data) > _LIMIT:
             self._dropped += text.count("\n")
@@ -45,15 +48,14 @@ class Log:
 
     def flush(self) -> None:
         """Write what can be written now."""
-        with contextlib.suppress(BlockingIOError):
-            while self._pending:
-                try:
-                    written = os.write(self._descriptor, self._pending)
-                except (BrokenPipeError, OSError) as error:
-                    if isinstance(error, BlockingIOError):
-                        raise
-                    written = len(self._pending)
-                self._pending = self._pending[written:]
+        while self._pending:
+            try:
+                written = os.write(self._descriptor, self._pending)
+            except BlockingIOError:
+                break
+            except OSError:
+                written = len(self._pending)  # nobody will ever read it
+            self._pending = self._pending[written:]
         if self._dropped and not self._pending:
             dropped, self._dropped = self._dropped, 0
             self.line("W", f"{dropped} log lines were dropped: nobody read them")

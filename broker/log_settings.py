@@ -1,9 +1,9 @@
 """The log settings that clients can read and change (Triton's logging extension), and the access log's line. Pure."""
 
+import json
 from typing import Any
 
-from broker.messages import ErrorCode, Response
-from broker.request import Request
+from broker.messages import ErrorCode, Infer
 from broker.validation import Rejected
 from configs.server import ServerConfig
 
@@ -32,7 +32,7 @@ class LogSettings:
             raise Rejected(text, ErrorCode.UNSUPPORTED)
         if given.get("log_format", "default") not in FORMATS:
             raise Rejected(f"invalid argument for log_format, got: {given['log_format']}")
-        self.values |= given
+        self.values.update(given)
         return bool(given)
 
     @property
@@ -42,11 +42,10 @@ class LogSettings:
         return frozenset(level for level, name in names.items() if self.values[name])
 
 
-def access_line(request: Request, response: Response) -> str:
-    """What the access log says of one request."""
-    code = "OK" if response.code == ErrorCode.OK else ErrorCode(response.code).name
-    total = (request.ended - request.message.received) * 1e6
+def access_line(infer: Infer, version: int, batch: int, code: int, now: float) -> str:
+    """What the access log says of one request; `batch` 0: it was refused. Names are quoted as in JSON."""
+    total = max(0.0, now - infer.received) * 1e6
     return (
-        f"infer id='{request.message.request_id}' model='{request.version.model}' version={request.version.number} "
-        f"batch={request.batch} code={code} total_us={total:.0f}"
+        f"infer id={json.dumps(infer.request_id)} model={json.dumps(infer.model)} version={version} "
+        f"batch={batch} code={ErrorCode(code).name} total_us={total:.0f}"
     )

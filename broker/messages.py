@@ -365,6 +365,12 @@ class Load(NamedTuple):
     log_verbose: int
 
 
+class SetVerbosity(NamedTuple):
+    """The level of verbose log lines has changed to this."""
+
+    log_verbose: int
+
+
 class Item(NamedTuple):
     """One request of a batch. `reader` is the peer that will read its outputs."""
 
@@ -575,6 +581,7 @@ Message: TypeAlias = (
     | Response
     | Answer
     | Load
+    | SetVerbosity
     | Execute
     | ClientRegion
     | ClientRegionGone

@@ -5,7 +5,7 @@ from typing import Any
 
 from broker.effects import Effect, Emit, Send
 from broker.log_settings import access_line
-from broker.messages import ErrorCode, Response, Traced
+from broker.messages import ErrorCode, Infer, Response, Traced
 from broker.request import Request
 from broker.tracing import Tracing, finish
 
@@ -38,4 +38,11 @@ class RequestObserver:
             record["log_frequency"] = self._tracing.log_frequency(request.version.model)
             self._out.append(Send(self.repository, Traced(record)))
         if self._logs_access:
-            self._out.append(Emit("I", access_line(request, response)))
+            version = request.version.number
+            line = access_line(request.message, version, request.batch, response.code, request.ended)
+            self._out.append(Emit("I", line))
+
+    def refused(self, infer: Infer, response: Response, now: float) -> None:
+        """See `requests.Observer`."""
+        if self._logs_access:
+            self._out.append(Emit("I", access_line(infer, infer.version, 0, response.code, now)))

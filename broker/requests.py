@@ -60,6 +60,9 @@ class Observer(Protocol):
     def answered(self, request: Request, response: Response) -> None:
         """A request has got its final response."""
 
+    def refused(self, infer: Infer, response: Response, now: float) -> None:
+        """A request was not accepted."""
+
 
 class Requests:
     """The in-flight table and the one function that gives work to instances (`dispatch`)."""
@@ -113,8 +116,7 @@ class Requests:
                 self._release(used)
                 raise
         except Rejected as error:
-            refusal = _refusal(infer, error.code, str(error))
-            self._out.append(Send(peer, refusal._replace(part=Part.FINAL)))
+            self._refuse(peer, infer, _refusal(infer, error.code, str(error)), now)
             return
         request = Request(peer, infer, version, accepted.inputs, accepted.batch, now, used)
         try:
@@ -122,7 +124,7 @@ class Requests:
         except QueueFull:
             self._release(used)
             text = f"{prefix(infer.request_id)}Exceeds maximum queue size"
-            self._out.append(Send(peer, _refusal(infer, ErrorCode.UNAVAILABLE, text)._replace(part=Part.FINAL)))
+            self._refuse(peer, infer, _refusal(infer, ErrorCode.UNAVAILABLE, text), now)
             return
         if version.preserves_order:
             request.is_ordered = True
@@ -132,6 +134,11 @@ class Requests:
         self._note_call(request, caller)
         self.dispatch(version, now)
         self._refuse_deadlock(request, now)
+
+    def _refuse(self, peer: str, infer: Infer, refusal: Response, now: float) -> None:
+        refusal = refusal._replace(part=Part.FINAL)
+        self._observer.refused(infer, refusal, now)
+        self._out.append(Send(peer, refusal))
 
     def _note_call(self, request: Request, caller: Instance | None) -> None:
         if caller is None:

@@ -41,7 +41,6 @@ class ModelSpec:
     max_batch_size: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    log_verbose: int
 
     @staticmethod
     def from_load(load: Load) -> "ModelSpec":
@@ -60,7 +59,6 @@ class ModelSpec:
             max_batch_size=int(config.get("max_batch_size", 0)),
             inputs=tuple(_tensor(t) for t in config.get("input", ())),
             outputs=tuple(_tensor(t) for t in config.get("output", ())),
-            log_verbose=load.log_verbose,
         )
 
     @property

@@ -34,6 +34,7 @@ from broker.messages import (
     RegionOpened,
     Response,
     Result,
+    SetVerbosity,
 )
 from broker.transport import Dealer
 from shm.tensor import Regions
@@ -69,6 +70,7 @@ class Worker:
         inputs = Inputs(self._regions, self._client_memory)
         self._host = Host(inputs, self._log, self._streams, self._calls)
         self._backend: Backend | None = None
+        self._verbosity = 0
 
     def run(self) -> None:
         """Serve until told to stop."""
@@ -86,7 +88,7 @@ class Worker:
 
     # ------------------------------------------------------------------------------------------- messages
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:  # noqa: C901  # one case per message
         """What comes beside the work, perhaps while the main thread executes."""
         match message:
             case RegionOpened(name):
@@ -108,11 +110,15 @@ class Worker:
                 self._client_memory.add(message)
             case ClientRegionGone(number):
                 self._client_memory.remove(number)
+            case SetVerbosity(level):
+                self._verbosity = level
             case _:
                 return
 
     def _log(self, level: str, text: str) -> None:
         """Any thread of the model may log; what the main thread says leaves at once, before a crash can take it."""
+        if level == "V" and not self._verbosity:
+            return
         self._connection.send(Log(level, printable(text)))
         if threading.current_thread() is threading.main_thread():
             self._connection.flush()
@@ -125,6 +131,7 @@ class Worker:
     # ------------------------------------------------------------------------------------------- load and unload
 
     def _load(self, load: Load) -> None:
+        self._verbosity = load.log_verbose
         try:
             self._outputs.open(load)
             self._backend = create(ModelSpec.from_load(load), self._host)

@@ -46,7 +46,7 @@ class PythonBackend:
         if path.suffix != ".py":
             raise BackendError(ErrorCode.INTERNAL, f"Model name must end with '.py'. Model name is \"{path.name}\".")
         self._path = str(path)
-        server.connect(self._write, model.instance, str(model.version_directory), self._calls)
+        server.connect(self._log, model.instance, str(model.version_directory), self._calls)
         for name in ("triton_python_backend_utils", "c_python_backend_utils"):
             sys.modules[name] = pb_utils
         isolation.make_room([str(path.parent), str(model.directory)])
@@ -210,10 +210,6 @@ class PythonBackend:
             "model_version": str(model.version),
             "model_name": model.name,
         }
-
-    def _write(self, level: str, text: str) -> None:
-        if level != pb_utils.Logger.VERBOSE or self._model.log_verbose >= 1:
-            self._log(level, text)
 
 
 def describe(error: BaseException) -> str:
