@@ -7,7 +7,7 @@ INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run check test test-large test-gpu bench generate train clean
+.PHONY: help install run check test test-large test-gpu golden bench generate train clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,9 @@ test-large: $(VENV)/.installed-serve $(VENV)/.installed-test ## payloads up to 1
 test-gpu: $(VENV)/.installed-serve $(VENV)/.installed-test ## what needs an NVIDIA GPU; lists what it skips
 	@$(BIN)/python -m pytest -m gpu -v -rs $(ARGS) || { status=$$?; \
 	  [ $$status -eq 5 ] && echo "No test is marked gpu: nothing was run."; [ $$status -eq 5 ]; }
+
+golden: $(VENV)/.installed-serve $(VENV)/.installed-test ## record the answers of the real Triton anew; ARGS="core ..."
+	@$(BIN)/python -m tests.golden.record $(ARGS)
 
 bench: $(VENV)/.installed-bench ## compare with the real Triton; ARGS="--quick" for a first look
 	@$(BIN)/python -m bench.serving $(ARGS)
