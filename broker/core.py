@@ -84,7 +84,7 @@ START_SECONDS = 60.0
 STOPPED_SECONDS = 1.0
 """A process that is seen stopped (state T) for this long is killed."""
 
-READERS = ("http", "grpc")
+READERS = ("http", "grpc", "sagemaker", "vertex_ai")
 """The roles that read and write tensors for clients."""
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from configs.server import ServerConfig
 
 BACKLOG = 1024
+_ADDRESSES = {"sagemaker": "http", "vertex_ai": "http"}
+"""The roles that have the address of another."""
 
 
 class StartError(Exception):
@@ -36,6 +38,10 @@ def open_ports(config: ServerConfig) -> Ports:
     if config.allow_metrics:
         address = config.metrics_address or config.http_address
         listeners["metrics"] = _bind(address, config.metrics_port, "metrics", False)
+    if config.allow_sagemaker:
+        listeners["sagemaker"] = _bind(config.http_address, config.sagemaker_port, "sagemaker", False)
+    if config.allow_vertex_ai:
+        listeners["vertex_ai"] = _bind(config.http_address, config.vertex_ai_port, "vertex_ai", False)
     if config.allow_grpc:
         if not config.reuse_grpc_port:
             probe = _bind(config.grpc_address, config.grpc_port, "grpc", False)
@@ -52,7 +58,8 @@ def open_ports(config: ServerConfig) -> Ports:
 def frontend_counts(config: ServerConfig, ports: Ports) -> dict[str, int]:
     """How many frontend processes of each role: by default one below 4 cores, then one for every 4 cores."""
     automatic = min(8, max(1, len(os.sched_getaffinity(0)) // 4))
-    wanted = {"http": config.http_frontends or automatic, "grpc": config.grpc_frontends or automatic, "metrics": 1}
+    http, grpc = config.http_frontends or automatic, config.grpc_frontends or automatic
+    wanted = {"http": http, "grpc": grpc, "metrics": 1, "sagemaker": http, "vertex_ai": http}
     return {role: count for role, count in wanted.items() if role in {*ports.listeners, *ports.reservations}}
 
 
@@ -69,6 +76,6 @@ def _bind(address: str, port: int, role: str, is_shared: bool) -> socket.socket:
     except OSError as error:
         raise StartError(
             f"cannot serve {role} on '{address}:{port}': {error.strerror or error}; "
-            f"choose another with --{role}-port or --{role}-address"
+            f"choose another with --{role.replace('_', '-')}-port or --{_ADDRESSES.get(role, role)}-address"
         ) from None
     return found

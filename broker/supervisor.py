@@ -21,6 +21,8 @@ MODULES = {
     "http": "frontends.http",
     "grpc": "frontends.grpc",
     "metrics": "frontends.metrics",
+    "sagemaker": "frontends.http.sagemaker",
+    "vertex_ai": "frontends.http.vertex_ai",
     "repository": "broker.repository",
 }
 """What runs in each role."""

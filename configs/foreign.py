@@ -30,8 +30,6 @@ _THREADS = "Workers and frontends are processes, there is no such thread pool."
 _GPU_MEMORY = "Frameworks allocate GPU and pinned memory themselves, in each worker."
 _TRACING = "Use --trace-config."
 _CACHE = "The response cache is not built yet; a model that enables it is refused."
-_SAGEMAKER = "The SageMaker endpoint is not built yet."
-_VERTEX = "The Vertex AI endpoint is not built yet."
 
 FOREIGN: tuple[Foreign, ...] = (
     _inert("model_load_thread_count", int, "Every worker loads in its own process, all at once."),
@@ -60,12 +58,6 @@ FOREIGN: tuple[Foreign, ...] = (
     _inert("buffer_manager_thread_count", int, _THREADS, 0),
     _inert("host_policy", str, "Workers are not pinned to cores or NUMA nodes.", repeated=True),
     _refused("model_load_gpu_limit", str, "Limits of GPU memory are not built yet.", repeated=True),
-    _refused("allow_sagemaker", bool, _SAGEMAKER, False),
-    _inert("sagemaker_port", int, _SAGEMAKER),
-    _inert("sagemaker_safe_port_range", str, _SAGEMAKER),
-    _inert("sagemaker_thread_count", int, _SAGEMAKER),
-    _refused("allow_vertex_ai", bool, _VERTEX, False),
-    _inert("vertex_ai_port", int, _VERTEX),
-    _inert("vertex_ai_thread_count", int, _VERTEX),
-    _inert("vertex_ai_default_model", str, _VERTEX),
+    _inert("sagemaker_thread_count", int, _THREADS),
+    _inert("vertex_ai_thread_count", int, _THREADS),
 )

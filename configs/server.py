@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from configs import backend_settings, metrics_config, pbtxt, restricted, settings, trace
+from configs import backend_settings, cloud, metrics_config, pbtxt, restricted, settings, trace
 from configs.backend_settings import BackendSettings
 from configs.errors import ConfigError
 from configs.foreign import FOREIGN
@@ -98,7 +98,8 @@ class _Load:
         self._warnings: list[str] = []
 
     def result(self) -> ServerConfig:
-        values = {o.name: value for o in SETTINGS if not o.repeated for _, value in self._read(o)}
+        values = self._environment()
+        values |= {o.name: value for o in SETTINGS if not o.repeated for _, value in self._read(o)}
         for where, strict in self._read(settings.STRICT):
             self._warnings.append(f"{where} is deprecated, use disable_auto_complete_config")
             values.setdefault("disable_auto_complete_config", strict)
@@ -116,10 +117,17 @@ class _Load:
         config = ServerConfig(
             config_path=self._path, in_file=_other_fields(self._file), warnings=tuple(self._warnings), **values
         )
-        self._errors += _port_conflicts(config)
+        self._errors += [*_port_conflicts(config), *cloud.problems(config, os.environ)]
         if self._errors:
             raise ConfigError(*self._errors)
         return config
+
+    def _environment(self) -> dict[str, Any]:
+        try:
+            return cloud.from_environment(os.environ)
+        except ValueError as error:
+            self._errors.append(str(error))
+            return {}
 
     def _read(self, option: Option) -> list[tuple[str, Any]]:
         """(where, value) each time the option is given: by the flag, else in the file; the last one counts."""
@@ -238,6 +246,8 @@ def _port_conflicts(config: ServerConfig) -> Iterator[str]:
         ("HTTP", config.allow_http, config.http_address, config.http_port),
         ("GRPC", config.allow_grpc, config.grpc_address, config.grpc_port),
         ("metrics", config.allow_metrics, config.metrics_address, config.metrics_port),
+        ("SageMaker", config.allow_sagemaker, config.http_address, config.sagemaker_port),
+        ("Vertex AI", config.allow_vertex_ai, config.http_address, config.vertex_ai_port),
     ):
         other = taken.setdefault((address, port), kind) if allowed and port else kind
         if other != kind:

@@ -20,6 +20,7 @@ _logging = partial(setting, _LOGGING)
 _http = partial(setting, "HTTP")
 _grpc = partial(setting, "gRPC")
 _metrics = partial(setting, "Metrics")
+_cloud = partial(setting, "SageMaker and Vertex AI")
 _port = partial(partial, form="PORT", low=0, high=65535)
 
 
@@ -156,6 +157,19 @@ class ServerConfig:
     metrics_interval_ms: float = _metrics(
         2000.0, "Milliseconds between two samples of GPU, CPU and memory metrics.", low=1, high=_LARGE
     )
+
+    allow_sagemaker: bool = _cloud(False, "Serve SageMaker's /ping and /invocations, on the HTTP address.")
+    sagemaker_port: int = _port(_cloud)(8080, "Port to serve SageMaker on; 0 takes a free one.")
+    sagemaker_safe_port_range: str = _cloud("", "Ports that all other endpoints have to be in.", form="FIRST-LAST")
+    allow_vertex_ai: bool = _cloud(
+        False,
+        "Serve Vertex AI's routes, which AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE name, on the HTTP address. With "
+        "AIP_MODE=PREDICTION in the environment this is true, and allow_http and allow_grpc are false, by default.",
+    )
+    vertex_ai_port: int = _port(_cloud)(
+        8080, "Port to serve Vertex AI on; 0 takes a free one. AIP_HTTP_PORT is another default."
+    )
+    vertex_ai_default_model: str = _cloud("", "Model of Vertex AI's predictions; default: the only one.", form="MODEL")
 
     config_path: Path | None = None
     backend_config: BackendSettings = field(default_factory=dict)

@@ -175,10 +175,11 @@ class Server:
         """Port by role, from the table of options; empty until it is printed."""
         with self.log_file.open(errors="replace") as log:
             head = log.read(20_000)
-        return {role: int(port) for role, port in re.findall(r"^\| (http|grpc|metrics) +\| \S+:(\d+) +\|", head, re.M)}
+        roles = "http|grpc|metrics|sagemaker|vertex_ai"
+        return {role: int(port) for role, port in re.findall(rf"^\| ({roles}) +\| \S+:(\d+) +\|", head, re.M)}
 
     def address(self, role: str) -> str:
-        """`127.0.0.1:port` of `http`, `grpc` or `metrics`."""
+        """`127.0.0.1:port` of `http`, `grpc`, `metrics`, `sagemaker` or `vertex_ai`."""
         return f"127.0.0.1:{self.ports()[role]}"
 
     def children(self, role: str = "") -> list[psutil.Process]:
