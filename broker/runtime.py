@@ -2,7 +2,9 @@
 
 import fcntl
 import os
+import re
 import resource
+import secrets
 import shutil
 import tempfile
 import time
@@ -10,6 +12,8 @@ from pathlib import Path
 
 from shm import region
 
+_ID = re.compile(r"[0-9a-f]{8}")
+"""What a server's id looks like: others may have put other names beside ours."""
 _YOUNG_SECONDS = 10.0
 """A directory without a lock may belong to a server that is just starting."""
 
@@ -17,6 +21,11 @@ _YOUNG_SECONDS = 10.0
 def directory_of(server: str) -> Path:
     """Where the server with this id keeps its socket: a directory that only its user can enter."""
     return _base() / f"{_prefix()}{server}"
+
+
+def new_id() -> str:
+    """An id for a new server."""
+    return secrets.token_hex(4)
 
 
 def claim(server: str) -> tuple[Path, int]:
@@ -37,14 +46,18 @@ def clean(server: str) -> None:
 def sweep_dead_servers() -> None:
     """Clean up after every server of this user that has died without doing so."""
     for path in _base().glob(f"{_prefix()}*"):
+        server = path.name.removeprefix(_prefix())
+        if not _ID.fullmatch(server):
+            continue
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if time.time() - os.fstat(descriptor).st_mtime > _YOUNG_SECONDS:
-                clean(path.name.removeprefix(_prefix()))
+            status = os.fstat(descriptor)
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime > _YOUNG_SECONDS:
+                clean(server)
         except BlockingIOError:
             continue
         finally:

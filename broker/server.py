@@ -2,7 +2,6 @@
 
 import gc
 import os
-import secrets
 import select
 import signal
 import sys
@@ -44,7 +43,7 @@ class Server:
         self._log = Log(_log_descriptor(config))
         settings = LogSettings(config)
         self._log.configure(settings.levels, config.log_format)
-        self._id = secrets.token_hex(4)
+        self._id = runtime.new_id()
         self._began = time.monotonic()
         self._poll = select.epoll()
         self._outgoing: dict[str, list[Message]] = {}
