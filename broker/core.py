@@ -13,6 +13,7 @@ from typing import Any, cast
 from broker import answers, metrics
 from broker.client_regions import ClientRegions
 from broker.control import Control
+from broker.custom_metrics import CustomMetrics
 from broker.effects import ConfigureLog, Effect, Emit, Exit, Kill, Send, Start
 from broker.fleet import Fleet
 from broker.log_settings import LogSettings
@@ -21,13 +22,17 @@ from broker.messages import (
     Answer,
     Beat,
     Cancel,
+    ChangeMetric,
     Consumed,
+    DeclareMetric,
     Directory,
+    DropMetric,
     ErrorCode,
     Executed,
     ForgetModel,
     GetLabels,
     GetMetrics,
+    GetMetricValue,
     GetModelConfig,
     GetModelMetadata,
     GetModelReady,
@@ -47,6 +52,7 @@ from broker.messages import (
     ModelDescribed,
     ModelRejected,
     ModelRemoved,
+    PathUnused,
     ProtocolError,
     RegionClosed,
     RegionDropped,
@@ -132,6 +138,7 @@ class Core:
         self.fleet = Fleet(self.models, self.requests, config, self._out, self._launch)
         self.control = Control(self.fleet, config.model_control_mode == "explicit", self._out)
         self._regions = Regions()
+        self._custom_metrics = CustomMetrics()
         self._callers: set[str] = set()  # workers whose models call others: they read and are read as frontends
         self._handlers = self._handlers_by_message()
         self._questions = self._questions_by_message()
@@ -200,6 +207,7 @@ class Core:
                 self._out += self._regions.caller_lost(token, self._tokens_of("worker"), self._callers)
                 self.requests.frontend_lost(token)
             self._regions.worker_lost(token)
+            self._custom_metrics.worker_lost(token)
             self.fleet.lost(token, death, now)
         else:
             if peer.role in READERS:
@@ -303,6 +311,9 @@ class Core:
             LoadModel: lambda peer, message, now: self.control.load(peer.token, message, self._repository()),
             UnloadModel: self._unload,
             MemorySampled: self._sampled,
+            DeclareMetric: self._declare_metric,
+            ChangeMetric: lambda peer, message, now: self._custom_metrics.change(message),
+            DropMetric: lambda peer, message, now: self._custom_metrics.drop(peer.token, message),
         }
 
     def _questions_by_message(self) -> dict[type[Any], Callable[[Any], Any]]:
@@ -322,6 +333,7 @@ class Core:
             RegisterRegion: lambda q: self._do(self._client_regions.register(q, self._tokens_of("worker"))),
             UnregisterRegion: lambda q: self._do(self._client_regions.unregister(q, self._tokens_of("worker"))),
             GetRegionStatus: self._client_regions.status,
+            GetMetricValue: self._custom_metrics.value,
         }
 
     def _infer(self, peer: Peer, message: Infer, now: float) -> None:
@@ -364,7 +376,11 @@ class Core:
 
     def _metrics(self) -> list[dict[str, Any]]:
         config = metrics_config.parse(self.config.metrics_config)
-        return metrics.families(self.models, self._memory, self._system, config, self._now)
+        own = metrics.families(self.models, self._memory, self._system, config, self._now)
+        return own + self._custom_metrics.families()
+
+    def _declare_metric(self, peer: Peer, message: DeclareMetric, _now: float) -> None:
+        self._reply(peer, message.request, lambda: self._custom_metrics.declare(peer.token, message))
 
     def _update_log(self, question: UpdateLogSettings) -> dict[str, Any]:
         values = self._log_settings.values
@@ -484,6 +500,8 @@ class Core:
         if self.fleet.is_changed:
             self._publish_directory()
         self.control.settle()
+        if self.fleet.unused_paths:
+            self._release_paths()
         if self._regions.has_orphans:
             self._out += self._regions.close_orphans(
                 [*self._tokens_of(*READERS), *self._callers], self.requests.held_regions()
@@ -494,6 +512,12 @@ class Core:
             self._advance_exit(now)
         effects, self._out[:] = list(self._out), []
         return effects
+
+    def _release_paths(self) -> None:
+        paths, self.fleet.unused_paths = self.fleet.unused_paths, []
+        repository = self._repository()
+        if repository is not None:
+            self._out += [Send(repository, PathUnused(path)) for path in paths]
 
     def _publish_directory(self) -> None:
         self.fleet.is_changed = False

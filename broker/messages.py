@@ -474,6 +474,44 @@ class Executed(NamedTuple):
     times: tuple[int, int, int, int]
 
 
+class DeclareMetric(NamedTuple):
+    """A model defines a metric family (labels None), or a metric of a family. Answer: None.
+
+    `kind` is counter, gauge or histogram; `buckets` are a histogram's boundaries, ascending.
+    """
+
+    request: int
+    family: str
+    kind: str
+    description: str
+    labels: Any
+    buckets: tuple[float, ...]
+
+
+class ChangeMetric(NamedTuple):
+    """A model counts: `operation` is increment, set or observe."""
+
+    family: str
+    labels: dict[str, str]
+    operation: str
+    value: float
+
+
+class GetMetricValue(NamedTuple):
+    """Answer: the value of a counter or gauge."""
+
+    request: int
+    family: str
+    labels: dict[str, str]
+
+
+class DropMetric(NamedTuple):
+    """A model has let go of a metric (labels None: of a family and what is in it)."""
+
+    family: str
+    labels: Any
+
+
 # ----------------------------------------------------------------------------------------------- repository -> broker
 
 
@@ -525,6 +563,12 @@ class ForgetModel(NamedTuple):
     """Tells the repository process that a model was unloaded: its files and overrides need no more attention."""
 
     model: str
+
+
+class PathUnused(NamedTuple):
+    """Tells the repository process that no version is served from this model directory any more."""
+
+    path: str
 
 
 class Traced(NamedTuple):
@@ -591,6 +635,10 @@ Message: TypeAlias = (
     | LoadFailed
     | Executed
     | Responded
+    | DeclareMetric
+    | ChangeMetric
+    | GetMetricValue
+    | DropMetric
     | ModelDescribed
     | ModelRejected
     | ModelRemoved
@@ -600,6 +648,7 @@ Message: TypeAlias = (
     | DescribeModel
     | ModelConsidered
     | ForgetModel
+    | PathUnused
     | MemorySampled
     | Sample
 )

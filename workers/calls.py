@@ -83,12 +83,16 @@ class Calls:
 
     def ask(self, question: Callable[[int], Message]) -> Answer:
         """Ask the server, and wait."""
-        self._connection.share()
         number = next(self._numbers)
         answers: SimpleQueue[Answer] = SimpleQueue()
         self._questions[number] = answers
         self._connection.send(question(number))
+        self._connection.wait_for(lambda: not answers.empty())
         return answers.get()
+
+    def tell(self, message: Message) -> None:
+        """Tell the server something that it does not answer. Takes no lock."""
+        self._connection.send(message)
 
     def respond(self, response: Response) -> None:
         """A response to a call has come."""

@@ -64,6 +64,17 @@ class Connection:
         if self._thread is not None:
             self._wake()
 
+    def wait_for(self, is_done: Callable[[], bool]) -> None:
+        """Wait for something that a message brings; work that comes meanwhile waits. For any thread, see `share`."""
+        if threading.current_thread() is not threading.main_thread():
+            self.share()
+            return
+        with self._turn:
+            while not self._is_shared and not is_done():
+                self._exchange(self._keep)
+            if self._is_shared:
+                self._start()
+
     def flush(self) -> None:
         """Send what is queued now."""
         with self._turn:
@@ -109,6 +120,12 @@ class Connection:
         except BaseException:
             traceback.print_exc()
             os._exit(1)  # better dead and started again than alive and deaf
+
+    def _keep(self, message: Message) -> None:
+        if type(message) in _WORK:
+            self._received.append(message)
+        else:
+            self._handle(message)
 
     def _route(self, message: Message) -> None:
         if type(message) in _WORK:

@@ -3,7 +3,7 @@
 import json
 from asyncio import Future
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from broker.messages import Infer, Item
 from workers.errors import BackendError
@@ -15,9 +15,7 @@ from workers.pb_responses import InferenceResponse, InferenceResponseSender, che
 from workers.pb_tensor import Tensor
 from workers.streams import Stream, Streams
 
-
-def _not_available(what: str) -> NoReturn:
-    raise TritonModelException(f"{what}: not available in this server")
+TRITONSERVER_REQUEST_RELEASE_RESCHEDULE = 2
 
 
 class Batch(NamedTuple):
@@ -197,9 +195,13 @@ class InferenceRequest:
             raise TritonModelException("Only a request that the model has made can be executed.")
         return self._call, self._call.request(self._item._replace(flags=self._flags)), self._inputs
 
-    def set_release_flags(self, flags: int) -> NoReturn:
-        """Refused."""
-        _not_available("iterative sequences")
+    def set_release_flags(self, flags: int) -> None:
+        """How the request is let go of. Raises TritonModelException: only an iterative sequence could take it back."""
+        if flags == TRITONSERVER_REQUEST_RELEASE_RESCHEDULE:
+            raise TritonModelException(
+                "Request is released with TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, while the model is not configured "
+                "to handle such a flag."
+            )
 
     def trace(self) -> InferenceTrace:
         """The trace that the request belongs to."""

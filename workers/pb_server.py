@@ -38,5 +38,10 @@ class Server:
             raise TritonModelException("the server cannot be asked before the model is loaded")
         return self._calls.ask(question)
 
+    def tell(self, message: Message) -> None:
+        """Tell the server something that it does not answer. Takes no lock."""
+        if self._calls is not None:
+            self._calls.tell(message)
+
 
 server = Server()

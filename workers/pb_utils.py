@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from workers.pb_calls import (
 )
 from workers.pb_control import is_model_ready, load_model, unload_model
 from workers.pb_errors import TritonError, TritonModelException
-from workers.pb_requests import InferenceRequest
+from workers.pb_metrics import Metric, MetricFamily, MetricKind
+from workers.pb_requests import TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, InferenceRequest
 from workers.pb_responses import TRITONSERVER_RESPONSE_COMPLETE_FINAL, InferenceResponse, InferenceResponseSender
 from workers.pb_server import server
 from workers.pb_tensor import CODES, Tensor
@@ -26,6 +27,8 @@ from workers.pb_tensor import CODES, Tensor
 __all__ = [  # noqa: RUF022  in the order in which they are defined
     "TRITONSERVER_REQUEST_FLAG_SEQUENCE_START",
     "TRITONSERVER_REQUEST_FLAG_SEQUENCE_END",
+    "TRITONSERVER_REQUEST_RELEASE_ALL",
+    "TRITONSERVER_REQUEST_RELEASE_RESCHEDULE",
     "TRITONSERVER_RESPONSE_COMPLETE_FINAL",
     "TRITONSERVER_MEMORY_CPU",
     "TRITONSERVER_MEMORY_GPU",
@@ -40,6 +43,9 @@ __all__ = [  # noqa: RUF022  in the order in which they are defined
     "InferenceTrace",
     "PreferredMemory",
     "ResponseIterator",
+    "Metric",
+    "MetricFamily",
+    "MetricKind",
     "ModelConfig",
     "get_input_tensor_by_name",
     "get_output_tensor_by_name",
@@ -59,21 +65,7 @@ __all__ = [  # noqa: RUF022  in the order in which they are defined
 
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_START = 1
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
-
-_UNAVAILABLE = {
-    "TRITONSERVER_REQUEST_RELEASE_ALL": "iterative sequences",
-    "TRITONSERVER_REQUEST_RELEASE_RESCHEDULE": "iterative sequences",
-    "Metric": "custom metrics",
-    "MetricFamily": "custom metrics",
-    "MetricKind": "custom metrics",
-}
-
-
-def __getattr__(name: str) -> NoReturn:
-    """Names of Triton's that this server lacks say so."""
-    if name in _UNAVAILABLE:
-        raise AttributeError(f"triton_python_backend_utils.{name}: {_UNAVAILABLE[name]}: not available in this server")
-    raise AttributeError(f"module 'triton_python_backend_utils' has no attribute '{name}'")
+TRITONSERVER_REQUEST_RELEASE_ALL = 1
 
 
 # ----------------------------------------------------------------------------------------------- datatypes
@@ -227,6 +219,9 @@ for _class in (
     InferenceTrace,
     PreferredMemory,
     ResponseIterator,
+    Metric,
+    MetricFamily,
+    MetricKind,
     ModelConfig,
 ):
     _class.__module__ = "c_python_backend_utils"  # where models find them, and what Triton's messages call them

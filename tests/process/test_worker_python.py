@@ -191,9 +191,13 @@ PREFIX = "Failed to process the request(s) for model 'model_0_0', message: "
             "At:\n  {path}(8): execute\n",
         ),
         (
-            "pb_utils.MetricFamily('a', 'b', 0)",
-            "AttributeError: triton_python_backend_utils.MetricFamily: custom metrics: not available in this server"
-            "\n\nAt:\n  {path}(8): execute\n",
+            "pb_utils.nonsense",
+            "AttributeError: module 'workers.pb_utils' has no attribute 'nonsense'\n\nAt:\n  {path}(8): execute\n",
+        ),
+        (
+            "requests[0].set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)",
+            "TritonModelException: Request is released with TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, while the model "
+            "is not configured to handle such a flag.\n\nAt:\n  {path}(8): execute\n",
         ),
     ],
 )

@@ -133,9 +133,7 @@ class FakeBroker:
 
     # ------------------------------------------------------------------------------------------- conversations
 
-    def load(
-        self, backend: str, path: Path, config: dict[str, Any], version: int = 1, **changes: Any
-    ) -> Loaded | LoadFailed:
+    def begin_load(self, backend: str, path: Path, config: dict[str, Any], version: int = 1, **changes: Any) -> None:
         fields: dict[str, Any] = {
             "model": path.name,
             "version": version,
@@ -151,6 +149,10 @@ class FakeBroker:
             **changes,
         }
         self.send(Load(**fields))
+
+    def load(self, *args: Any, **changes: Any) -> Loaded | LoadFailed:
+        """As `begin_load`, and wait."""
+        self.begin_load(*args, **changes)
         answer: Loaded | LoadFailed = self.wait_for("Loaded", "LoadFailed")
         return answer
 

@@ -14,11 +14,7 @@ from workers.pb_utils import InferenceResponse, Tensor, TritonError, TritonModel
 def test_the_names_that_models_use() -> None:
     for name in pb_utils.__all__:
         assert hasattr(pb_utils, name)
-    assert not hasattr(pb_utils, "MetricFamily")
-    with pytest.raises(AttributeError, match="custom metrics: not available in this server"):
-        pb_utils.MetricFamily  # noqa: B018
-    with pytest.raises(AttributeError, match="module 'triton_python_backend_utils' has no attribute 'nonsense'"):
-        pb_utils.nonsense  # noqa: B018
+
 
 
 def test_datatypes() -> None:
