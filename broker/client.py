@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from broker.child import Place
 from broker.messages import (
@@ -42,10 +42,23 @@ ROOM_SECONDS = 0.25
 """How often a waiting request looks again without being told: memory may be freed by others."""
 
 
+class Receiver(Protocol):
+    """What a response goes to: a future, or what is like one."""
+
+    def done(self) -> bool:
+        """Nothing is wanted any more."""
+
+    def set_result(self, result: Any, /) -> None:
+        """Here it is."""
+
+    def set_exception(self, error: Any, /) -> None:
+        """There will be none."""
+
+
 class _Pending(NamedTuple):
     """A request that the broker has not answered finally: where its responses go, and its input blocks."""
 
-    future: asyncio.Future[Any] | None
+    future: Receiver | None
     queue: "asyncio.Queue[Response] | None"
     blocks: list[Block]
 
@@ -106,6 +119,18 @@ class Client:
             elif not future.cancelled():
                 self.done_with(future.result().outputs)
             raise
+
+    def submit(self, request: Infer, blocks: list[Block], receiver: Receiver) -> None:
+        """Send a request whose one response goes to `receiver` as soon as it is here; see `infer`, `cancel`."""
+        self._pending[request.request] = _Pending(receiver, None, blocks)
+        self._send(request)
+
+    def cancel(self, number: int) -> None:
+        """Nobody waits for this request any more: the broker is told, a response that comes later is dropped."""
+        pending = self._pending.get(number)
+        if pending is not None:
+            self._pending[number] = _Pending(None, None, pending.blocks)
+            self._send(Cancel(number))
 
     async def stream(self, request: Infer, blocks: list[Block]) -> AsyncGenerator[Response, None]:
         """Send a request that may have any number of responses; the last has Part.FINAL, and perhaps no content.
@@ -304,10 +329,7 @@ class Client:
         """The reader of a stream has gone: drop what it has not read and what is still to come."""
         while not queue.empty():
             self.done_with(queue.get_nowait().outputs)
-        pending = self._pending.get(number)
-        if pending is not None:
-            self._pending[number] = _Pending(None, None, pending.blocks)
-            self._send(Cancel(number))
+        self.cancel(number)
 
     def _beat(self) -> None:
         for arena in self._arenas.values():

@@ -18,6 +18,11 @@ class Forwarding:
         """A regular expression; an empty one forwards nothing. Raises re.error."""
         self._pattern = re.compile(pattern, re.IGNORECASE) if pattern else None
 
+    @property
+    def is_on(self) -> bool:
+        """Whether any header is forwarded."""
+        return self._pattern is not None
+
     def parameters(self, headers: Iterable[tuple[str, str]]) -> Parameters:
         """The forwarded headers by name, in their order. Raises RequestError for a name that means something else."""
         if self._pattern is None:

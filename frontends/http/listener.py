@@ -6,10 +6,15 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+
+from broker.client import Client
+from frontends.http.connection import Connection
+from frontends.http.fast import FastPath
 
 BACKLOG = 1024
 READ_BUFFER = 256 * 1024
@@ -38,9 +43,29 @@ class HttpServer:
                 await self._connections.shutdown(seconds)
 
 
-async def listen(dispatch: Dispatch, descriptor: int, tls: ssl.SSLContext | None = None) -> HttpServer:
+class ShortWay(NamedTuple):
+    """What connections need to serve plain inference requests by themselves."""
+
+    client: Client
+    fast: FastPath
+
+
+class _Connections(web.Server):
+    """aiohttp's server, whose connections know the short way."""
+
+    def __init__(self, short_way: ShortWay, dispatch: Dispatch, **options: Any) -> None:
+        super().__init__(dispatch, **options)
+        self._short_way = short_way
+
+    def __call__(self) -> web.RequestHandler:
+        return Connection(self, *self._short_way, loop=self._loop, **self._kwargs)
+
+
+async def listen(
+    dispatch: Dispatch, descriptor: int, tls: ssl.SSLContext | None = None, short_way: ShortWay | None = None
+) -> HttpServer:
     """Serve requests on an inherited listening socket; a client's disconnect cancels its request."""
-    connections = web.Server(
+    connections = (web.Server if short_way is None else partial(_Connections, short_way))(
         dispatch,
         handler_cancellation=True,
         access_log=None,

@@ -10,7 +10,8 @@ from broker.client import Client
 from frontends.http import replies
 from frontends.http.call import Handler, Options
 from frontends.http.dispatch import Find, dispatcher
-from frontends.http.listener import HttpServer, listen
+from frontends.http.fast import FastPath
+from frontends.http.listener import HttpServer, ShortWay, listen
 from frontends.http.routes import resolve
 from frontends.http.tls import tls_context
 from frontends.restricted import Restrictions
@@ -18,8 +19,13 @@ from frontends.restricted import Restrictions
 
 async def serve(client: Client, options: dict[str, Any], place: Place) -> HttpServer:
     """Start serving. Raises OSError for certificates that are none."""
-    find = _finder(Restrictions.parse(options["http_restricted_api"]))
-    return await listen(dispatcher(find, client, Options.of(options)), place.descriptor, tls_context(options))
+    restrictions = Restrictions.parse(options["http_restricted_api"])
+    chosen = Options.of(options)
+    depends_on_headers = chosen.forwarding.is_on or restrictions.refusal("inference", {}) is not None
+    short_way = None if depends_on_headers else ShortWay(client, FastPath(client, chosen.max_input_byte_size))
+    return await listen(
+        dispatcher(_finder(restrictions), client, chosen), place.descriptor, tls_context(options), short_way
+    )
 
 
 def _finder(restrictions: Restrictions) -> Find:
