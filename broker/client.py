@@ -35,6 +35,7 @@ from shm.ref import TensorRef
 from shm.region import name_for
 from shm.tensor import Regions
 
+_FINAL = Part.FINAL.value
 BEAT_SECONDS = 1.0
 ADMISSION_SECONDS = 5.0
 """How long a request waits for shared memory before it is refused."""
@@ -145,7 +146,7 @@ class Client:
         try:
             while not is_final:
                 response = await queue.get()
-                is_final = bool(response.part & Part.FINAL)
+                is_final = bool(response.part & _FINAL)
                 yield response
                 if not is_final:
                     self._send(Consumed(request.request, 1))
@@ -315,7 +316,7 @@ class Client:
         if pending is None:
             return
         self._unread.update(_regions(response.outputs))
-        if response.part & Part.FINAL:
+        if response.part & _FINAL:
             del self._pending[response.request]
             self.release(pending.blocks)
         if pending.queue is not None:

@@ -15,6 +15,7 @@ from broker.models import Model, VersionState
 from broker.validation import Rejected
 
 UNLOADED = "unloaded"
+_OVERTAKEN = "it has been unloaded meanwhile"
 _NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 
 
@@ -85,6 +86,11 @@ class Control:
                 rows.append({**row, "reason": reason} if reason else row)
         return [row for row in rows if not question.ready or row.get("state") == VersionState.READY.value]
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether `settle` may have something to do."""
+        return bool(self._loading)
+
     def settle(self) -> None:
         """Answer the loads that are done; called after every event."""
         if not self._loading:
@@ -100,6 +106,8 @@ class Control:
                 lines = [f"version {n} is at UNAVAILABLE state: {reason};\n" for n, reason in sorted(failures.items())]
                 text = f"load failed for model '{name}': {''.join(lines)}"
                 self._answer(peer, request, ErrorCode.INVALID_ARG, text)
+            elif model is None or model.description is None:
+                self._answer(peer, request, ErrorCode.UNAVAILABLE, f"load failed for model '{name}': {_OVERTAKEN}")
             else:
                 self._answer(peer, request, ErrorCode.OK, "")
 
@@ -109,7 +117,7 @@ class Control:
             raise Rejected(_NOT_EXPLICIT, ErrorCode.UNAVAILABLE)
         if not name.strip():
             raise Rejected("Model name cannot be empty. Please enter a valid name to deploy.")
-        if "/" in name or ".." in name:
+        if "/" in name or ".." in name or "\0" in name:
             raise Rejected(f"invalid model name '{name}', model name must not contain path traversal characters")
         if repository is None:
             raise Rejected(f"failed to load '{name}', the repository process is not running", ErrorCode.UNAVAILABLE)

@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from broker import answers, metrics
 from broker.client_regions import ClientRegions
@@ -178,18 +178,19 @@ class Core:
         if peer.has_greeted:
             peer.silence = 0
         self._now = now
-        handler = self._handlers.get(type(message))
-        question = self._questions.get(type(message))
+        handler = self._handlers.get(type(message), self._ask)
         try:
-            if handler is not None:
-                handler(peer, message, now)
-            elif question is not None:
-                self._reply(peer, cast("Any", message).request, lambda: question(message))
-            else:
-                raise ProtocolError(f"{type(message).__name__} is not for the broker")
+            handler(peer, message, now)
         except ProtocolError as error:
             return self.malformed(token, str(error), now)
         return self._take(now)
+
+    def _ask(self, peer: Peer, message: Any, _now: float) -> None:
+        """Answer a question. Raises ProtocolError when it is none of ours."""
+        question = self._questions.get(type(message))
+        if question is None:
+            raise ProtocolError(f"{type(message).__name__} is not for the broker")
+        self._reply(peer, message.request, lambda: question(message))
 
     def malformed(self, token: str, error: str, now: float) -> list[Effect]:
         """A peer has sent something that is no message of ours."""
@@ -497,6 +498,16 @@ class Core:
 
     def _take(self, now: float) -> list[Effect]:
         """Everything that the event called for, after the consequences that hold after any event."""
+        if (
+            self.is_started
+            and self._exit_deadline is None
+            and not self.fleet.is_changed
+            and not self.control.is_waiting
+            and not self.fleet.unused_paths
+            and not self._regions.has_orphans
+        ):
+            effects, self._out[:] = self._out[:], []
+            return effects
         if self.fleet.is_changed:
             self._publish_directory()
         self.control.settle()

@@ -50,6 +50,7 @@ class Fleet:
         self._out = out
         self._launch = launch
         self.log_verbose = config.log_verbose
+        self.unused_paths: list[str] = []  # model directories from which nothing is served any more
         self.is_changed = False  # models have come, gone or changed their backend
         self.workers: dict[str, Instance] = {}
         self._stopping: dict[str, float] = {}  # worker that was told to stop -> when it is killed
@@ -103,7 +104,7 @@ class Fleet:
     def unload(self, name: str, now: float) -> None:
         """A client unloads a model: as `remove`, but it stays known."""
         model = self.models.get(name)
-        if model is None or model.description is None:
+        if model is None or (model.description is None and not model.rejected):
             return
         self._emit("I", f"unloading model '{name}'")
         model.unloaded |= {n for n, v in model.versions.items() if v.state is VersionState.READY}
@@ -185,7 +186,7 @@ class Fleet:
         instance.peer = self._launch("worker", instance.key, instance.spec.visible_devices)
         instance.state = InstanceState.STARTING
         instance.ready_at = None
-        instance.pid, instance.reason, instance.execution_seconds = 0, "", None
+        instance.pid, instance.reason, instance.execution_seconds, instance.capacity = 0, "", None, 1
         self.workers[instance.peer] = instance
 
     def _drain(self, instance: Instance, now: float) -> None:
@@ -220,6 +221,9 @@ class Fleet:
                         self._drain(instance, now)
             if not version.instances:
                 model.retiring.remove(version)
+                path = version.description.path
+                if all(other.description.path != path for other in model.all_versions()):
+                    self.unused_paths.append(path)
         self._forget(model)
 
     def _forget(self, model: Model) -> None:

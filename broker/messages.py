@@ -394,6 +394,12 @@ class Execute(NamedTuple):
     items: tuple[Item, ...]
 
 
+class CheckReady(NamedTuple):
+    """Is the model ready, in its own eyes? Answered by ReadyChecked, also while it executes."""
+
+    number: int
+
+
 class ClientRegion(NamedTuple):
     """Memory that a client has registered, as workers may be asked to read and write it."""
 
@@ -431,10 +437,16 @@ class Credit(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """The instance is ready. Inputs and outputs as `(name, datatype, dims or None)` where the config has none."""
+    """The instance is ready. Inputs and outputs as `(name, datatype, dims or None)` where the config has none.
+
+    `config` are the fields of its configuration that the model has completed, in JSON form (`configs.completion`);
+    `is_asked`: the model has a say in whether it is ready (CheckReady).
+    """
 
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
+    config: dict[str, Any]
+    is_asked: bool
 
 
 class LoadFailed(NamedTuple):
@@ -472,6 +484,14 @@ class Executed(NamedTuple):
     attempt: int
     results: tuple[Result, ...]
     times: tuple[int, int, int, int]
+
+
+class ReadyChecked(NamedTuple):
+    """The answer to CheckReady: OK, or why not."""
+
+    number: int
+    code: int
+    error: str
 
 
 class DeclareMetric(NamedTuple):
@@ -627,6 +647,7 @@ Message: TypeAlias = (
     | Load
     | SetVerbosity
     | Execute
+    | CheckReady
     | ClientRegion
     | ClientRegionGone
     | Abandon
@@ -635,6 +656,7 @@ Message: TypeAlias = (
     | LoadFailed
     | Executed
     | Responded
+    | ReadyChecked
     | DeclareMetric
     | ChangeMetric
     | GetMetricValue
@@ -686,13 +708,15 @@ def _rebuild(entry: Any) -> Message:
             raise ValueError("no tag")
         cls = _CLASSES[tag]
         message: Message = _checked(cls, entry[1:])
-        convert = _CONVERT.get(cls)
-        return message if convert is None else convert(message)
+        return message
     except (TypeError, ValueError, IndexError, KeyError) as error:
         raise ProtocolError(f"malformed message: {error}") from None
 
 
 def _checked(cls: type[Any], fields: tuple[Any, ...]) -> Any:
+    for index, rebuild in _NESTED.get(cls, ()):
+        if index < len(fields) and fields[index]:
+            fields = (*fields[:index], rebuild(fields[index]), *fields[index + 1 :])
     values = cls(*fields)
     types = tuple(map(type, values))
     if types not in _SEEN[cls]:
@@ -714,31 +738,24 @@ def _targets(values: tuple[Any, ...]) -> tuple[Target, ...]:
     return tuple([_checked(Target, v) for v in values])
 
 
-def _infer(infer: Infer) -> Infer:
-    if infer.targets:
-        infer = infer._replace(targets=_targets(infer.targets))
-    return infer._replace(inputs=_refs(infer.inputs))
+def _items(values: tuple[Any, ...]) -> tuple[Item, ...]:
+    return tuple([_checked(Item, v) for v in values])
 
 
-def _item(fields: Any) -> Item:
-    item: Item = _checked(Item, fields)
-    if item.targets:
-        item = item._replace(targets=_targets(item.targets))
-    return item._replace(inputs=_refs(item.inputs))
+def _results(values: tuple[Any, ...]) -> tuple[Result, ...]:
+    return tuple([_checked(Result, v) for v in values])
 
 
-def _result(fields: Any) -> Result:
-    result: Result = _checked(Result, fields)
-    return result._replace(outputs=_refs(result.outputs))
-
-
-_CONVERT: dict[type[Any], Callable[[Any], Message]] = {
-    Infer: _infer,
-    Response: lambda m: m._replace(outputs=_refs(m.outputs)),
-    Execute: lambda m: m._replace(items=tuple([_item(i) for i in m.items])),
-    Executed: lambda m: m._replace(results=tuple([_result(r) for r in m.results])),
-    Responded: lambda m: m._replace(result=_result(m.result)),
+_NESTED: dict[type[Any], tuple[tuple[int, Callable[[Any], Any]], ...]] = {
+    Infer: ((Infer._fields.index("inputs"), _refs), (Infer._fields.index("targets"), _targets)),
+    Response: ((Response._fields.index("outputs"), _refs),),
+    Execute: ((Execute._fields.index("items"), _items),),
+    Item: ((Item._fields.index("inputs"), _refs), (Item._fields.index("targets"), _targets)),
+    Executed: ((Executed._fields.index("results"), _results),),
+    Result: ((Result._fields.index("outputs"), _refs),),
+    Responded: ((Responded._fields.index("result"), lambda fields: _checked(Result, fields)),),
 }
+"""Fields that hold further tuples, and what rebuilds them."""
 
 _BASES: dict[Any, frozenset[type[Any]]] = {
     int: frozenset({int}),
@@ -748,7 +765,7 @@ _BASES: dict[Any, frozenset[type[Any]]] = {
     int | str: frozenset({int, str}),
     bytes: frozenset({bytes}),
     Parameters: frozenset({dict}),
-    Result: frozenset({tuple}),
+    Result: frozenset({Result}),
 }
 _ANY = frozenset({int, str, bool, float, dict, tuple, bytes, type(None)})
 
@@ -760,7 +777,7 @@ def _accepted(annotation: Any) -> frozenset[type[Any]]:
 
 
 def _content(annotation: Any) -> Callable[[Any], bool] | None:
-    """Checks the elements of a tuple or the keys of a dict; None where any will do, or `_CONVERT` looks at them."""
+    """Checks the elements of a tuple or the keys of a dict; None where any will do, or `_NESTED` looks at them."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     accepted = _BASES.get(arguments[0]) if arguments else None
     if accepted is None or origin not in (tuple, dict):

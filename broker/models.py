@@ -8,7 +8,7 @@ from enum import StrEnum
 from broker.request import Request
 from broker.schedulers import Scheduler, make
 from broker.statistics import Statistics
-from broker.validation import Signature
+from broker.validation import Signature, Validator
 from configs.description import Instance as InstanceSpec
 from configs.description import ModelDescription, TensorSpec
 
@@ -68,6 +68,7 @@ class Instance:
     streams: dict[tuple[int, int], Request] = field(default_factory=dict)  # executed, but not answered finally
     calls: set[Request] = field(default_factory=set)  # that it makes of other models, not answered yet
     execution_seconds: float | None = None  # moving average of one execution
+    capacity: int = 1  # how many batches the worker may hold, executing and waiting
     ready_at: float | None = None
     busy_since: float = 0.0
     quick_deaths: int = 0
@@ -80,9 +81,11 @@ class Instance:
         """The instance's name in messages to people: `digits_0_0`."""
         return self.spec.name
 
-    def capacity(self) -> int:
-        """How many batches the worker may hold, executing and waiting."""
-        return 1 + prefetch(self.execution_seconds)
+    def executed(self, seconds: float) -> None:
+        """An execution took so long: fast models may have more batches waiting."""
+        average = self.execution_seconds
+        self.execution_seconds = seconds if average is None else 0.8 * average + 0.2 * seconds
+        self.capacity = 1 + prefetch(self.execution_seconds)
 
 
 def prefetch(execution_seconds: float | None) -> int:
@@ -118,6 +121,11 @@ class Version:
     load_seconds: float = 0.0
     load_began: float | None = None
     calls: int = 0  # requests of other models that are not answered
+    validator: Validator = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What is derived from the signature."""
+        self.validator = Validator(self.signature)
 
     @staticmethod
     def create(description: ModelDescription, number: int) -> "Version":
@@ -133,7 +141,11 @@ class Version:
     @property
     def is_ready(self) -> bool:
         """It serves: it was loaded and at least one instance is alive."""
-        return self.state is VersionState.READY and any(i.state is InstanceState.READY for i in self.instances)
+        if self.state is VersionState.READY:
+            for instance in self.instances:
+                if instance.state is InstanceState.READY:
+                    return True
+        return False
 
     @property
     def fingerprint(self) -> tuple[str, str]:
@@ -145,11 +157,6 @@ class Version:
         """Responses leave in the order of the requests."""
         batching = self.description.dynamic_batching
         return batching is not None and batching.preserve_ordering
-
-    @property
-    def reshapes(self) -> bool:
-        """Some output has a `reshape`."""
-        return any(spec.reshape is not None for spec in self.signature.outputs)
 
     @property
     def execution_timeout(self) -> float | None:
@@ -168,6 +175,7 @@ class Version:
         self.signature = self.signature._replace(
             inputs=self.signature.inputs or tuple(inputs), outputs=self.signature.outputs or tuple(outputs)
         )
+        self.validator = Validator(self.signature)
 
     def reschedule(self, description: ModelDescription) -> None:
         """Go on under new scheduling settings; the queue is kept."""
@@ -181,13 +189,11 @@ class Version:
     def pick(self) -> Instance | None:
         """The ready instance with the least to do that may take another batch."""
         best: Instance | None = None
+        least = 0
         for instance in self.instances:
-            if (
-                instance.state is InstanceState.READY
-                and len(instance.attempts) < instance.capacity()
-                and (best is None or len(instance.attempts) < len(best.attempts))
-            ):
-                best = instance
+            held = len(instance.attempts)
+            if instance.state is InstanceState.READY and held < instance.capacity and (best is None or held < least):
+                best, least = instance, held
         return best
 
 
@@ -212,9 +218,14 @@ class Model:
 
     def newest_ready(self) -> Version | None:
         """The version that serves requests which name none."""
-        loaded = [v for v in self.versions.values() if v.state is VersionState.READY]
-        ready = [v for v in loaded if v.is_ready] or loaded
-        return max(ready, key=lambda v: v.number, default=None)
+        best: Version | None = None
+        best_is_ready = False
+        for version in self.versions.values():
+            if version.state is VersionState.READY:
+                is_ready = version.is_ready
+                if best is None or (is_ready, version.number) > (best_is_ready, best.number):
+                    best, best_is_ready = version, is_ready
+        return best
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -34,6 +35,7 @@ from broker.messages import (
     ModelDescribed,
     ModelRejected,
     ModelRemoved,
+    PathUnused,
     RepositoryListed,
     RepositoryScanned,
     Sample,
@@ -77,7 +79,7 @@ class Watcher:
         self._rejected: dict[str, str] = {}
         self._acted_on: dict[Path, Stamp | None] = {}
         self._seen: dict[Path, Stamp | None] = {}
-        self._overridden: dict[str, Path | None] = {}  # models under a load request's configuration, their files
+        self._overridden: set[str] = set()  # models under a load request's configuration
         self._listed: tuple[str, ...] | None = None
         self._error = ""
 
@@ -118,24 +120,32 @@ class Watcher:
             is_override = bool(wanted.config or wanted.files)
             messages = self._override(wanted) if is_override else self._load(name)
         except (ConfigError, OSError) as error:
-            return [Log("E", f"model '{name}': {error}"), ModelConsidered(name, str(error))]
-        return [*messages, ModelConsidered(name, self._rejected.get(name, ""))]
+            return [Log("E", f"model '{name}' cannot be loaded: {error}"), ModelConsidered(name, str(error))]
+        return [*messages, ModelConsidered(name, "")]
 
-    def forget(self, name: str) -> list[Message]:
+    def forget(self, name: str) -> None:
         """A client has unloaded a model."""
         self._drop(name)
-        self._remove_files(name)
-        return []
+        self._overridden.discard(name)
+
+    def release(self, path: str) -> None:
+        """Nothing is served from this model directory any more: if a load request brought it, it goes."""
+        directory = Path(path)
+        if directory.parent.parent == self._scratch:
+            shutil.rmtree(directory.parent, ignore_errors=True)
 
     def _load(self, name: str) -> list[Message]:
-        found = self._find()
-        directory = found.directories.get(name) if found is not None else None
-        if found is None or directory is None:
-            reason = found.errors.get(name) if found is not None else self._error
-            raise ConfigError(reason or f"there is no directory '{name}' in the model repository")
-        self._remove_files(name)
+        directory = self._locate(name)
+        self._act_on(directory)
+        description = describe(directory, self._entries.get(name), self._config, self._gpus)
+        self._overridden.discard(name)
         self._directories[name] = directory
-        return self._describe(name, is_requested=True)
+        return self._tell(description)
+
+    def _tell(self, description: ModelDescription) -> list[Message]:
+        self._rejected.pop(description.name, None)
+        self._described[description.name] = description
+        return [ModelDescribed(description.to_wire())]
 
     def _override(self, wanted: DescribeModel) -> list[Message]:
         """Describe a model from the request's configuration. Raises ConfigError, OSError."""
@@ -143,27 +153,35 @@ class Watcher:
         if not wanted.config:
             raise ConfigError("Load parameter 'config' must be specified for model file override")
         config = override.from_json(wanted.config, name)
-        if wanted.files:
-            directory = Path(tempfile.mkdtemp(dir=self._scratch)) / name
-            directory.mkdir()
-            override.write_files(wanted.files, directory)
-        else:
-            found = self._find()
-            if found is None or name not in found.directories:
-                raise ConfigError(f"there is no directory '{name}' in the model repository")
-            directory = found.directories[name]
-        description = describe(directory, None, self._config, self._gpus, config)
-        self._remove_files(name)
-        self._overridden[name] = directory if wanted.files else None
+        directory = self._unpack(name, wanted.files) if wanted.files else self._locate(name)
+        try:
+            description = describe(directory, None, self._config, self._gpus, config)
+        except ConfigError:
+            self.release(str(directory))
+            raise
+        self._overridden.add(name)
         self._directories.pop(name, None)
-        self._rejected.pop(name, None)
-        self._described[name] = description
-        return [ModelDescribed(description.to_wire())]
+        return self._tell(description)
 
-    def _remove_files(self, name: str) -> None:
-        directory = self._overridden.pop(name, None)
-        if directory is not None:
-            shutil.rmtree(directory.parent, ignore_errors=True)
+    def _unpack(self, name: str, files: Mapping[str, bytes]) -> Path:
+        """A model directory of its own for the files of a load request. Raises ConfigError, OSError."""
+        directory = Path(tempfile.mkdtemp(dir=self._scratch)) / name
+        try:
+            directory.mkdir()
+            override.write_files(files, directory)
+        except (ConfigError, OSError):
+            self.release(str(directory))
+            raise
+        return directory
+
+    def _locate(self, name: str) -> Path:
+        """The model's directory in the repository. Raises ConfigError."""
+        found = self._find()
+        if found is None:
+            raise ConfigError(self._error)
+        if name not in found.directories:
+            raise ConfigError(found.errors.get(name, f"there is no directory '{name}' in the model repository"))
+        return found.directories[name]
 
     def _find(self) -> Models | None:
         try:
@@ -192,7 +210,7 @@ class Watcher:
 
     def look(self) -> list[Message]:
         """See whether server.pbtxt or a model's configuration has been edited, and has been still since."""
-        found = self._find() if self._config.model_control_mode == "explicit" else None
+        found = self._find()
         messages = self._list(found) if found is not None else []
         path = self._config.config_path
         if path is not None and self._is_edited(path):
@@ -214,20 +232,20 @@ class Watcher:
         self._entries = entries
         return messages + self.scan()
 
-    def _describe(self, name: str, is_requested: bool = False) -> list[Message]:
-        """Tell the broker what a model is, if that is news (or was asked for)."""
+    def _describe(self, name: str) -> list[Message]:
+        """Tell the broker what a model is, if that is news."""
         directory = self._directories[name]
-        for file in self._files(directory):
-            self._acted_on[file] = self._seen[file] = stamp(file)
+        self._act_on(directory)
         try:
             description = describe(directory, self._entries.get(name), self._config, self._gpus)
         except ConfigError as error:
             return self._reject(name, str(error))
-        is_news = self._rejected.pop(name, None) is not None or self._described.get(name) != description
-        if not is_news and not is_requested:
-            return []
-        self._described[name] = description
-        return [ModelDescribed(description.to_wire())]
+        is_news = name in self._rejected or self._described.get(name) != description
+        return self._tell(description) if is_news else []
+
+    def _act_on(self, directory: Path) -> None:
+        for file in self._files(directory):
+            self._acted_on[file] = self._seen[file] = stamp(file)
 
     def _reject(self, name: str, error: str) -> list[Message]:
         if self._rejected.get(name) == error:
@@ -273,6 +291,14 @@ def memory(pid: int) -> int | None:
 
 def watch(config: ServerConfig, scratch: Path, wanted: Inbox, out: Inbox) -> None:
     """Look for ever, and when `wanted` asks; what is found goes into `out`. Runs in a thread of its own."""
+    try:
+        _watch(config, scratch, wanted, out)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)  # better dead and started again than alive and blind
+
+
+def _watch(config: ServerConfig, scratch: Path, wanted: Inbox, out: Inbox) -> None:
     watcher = Watcher(config, visible_gpus(), scratch)
     _put(out, watcher.scan(is_first=True))
     out.put(RepositoryScanned())
@@ -296,7 +322,9 @@ def _attend(watcher: Watcher, wanted: Inbox, out: Inbox) -> None:
         if isinstance(message, DescribeModel):
             _put(out, watcher.consider(message))
         elif isinstance(message, ForgetModel):
-            _put(out, watcher.forget(message.model))
+            watcher.forget(message.model)
+        elif isinstance(message, PathUnused):
+            watcher.release(message.path)
 
 
 def _put(out: Inbox, messages: list[Message]) -> None:
@@ -326,7 +354,7 @@ def serve(place: Place, exporter: Exporter, machine: Machine, wanted: Inbox, fou
                     sampled = {pid: memory(pid) for pid in pids}
                     pss = {pid: size for pid, size in sampled.items() if size is not None}
                     outgoing.append(MemorySampled(pss, machine.sample()))
-                case DescribeModel() | ForgetModel():
+                case DescribeModel() | ForgetModel() | PathUnused():
                     wanted.put(message)
                 case Traced(record):
                     exporter.add(record)

@@ -23,11 +23,12 @@ from broker.messages import (
 from broker.models import Attempt, Instance, Model, Version
 from broker.queue import QueueFull
 from broker.request import Request
-from broker.validation import Rejected, prefix, restore_shape, validate
+from broker.validation import Rejected, prefix, restore_shape
 from shm.ref import TensorRef
 
 OUTAGE_SECONDS = 30.0
 """How long requests wait for a model whose instances have all died; then they are refused."""
+_FINAL = Part.FINAL.value  # flags are compared as integers: this is done for every response
 HUNG = "hung: execution exceeded execution_timeout_ms"
 MAX_KILLS = 3
 """How many deaths by a signal from outside a request survives."""
@@ -111,7 +112,7 @@ class Requests:
                 raise Rejected(answers.not_ready(version.model, version.number), ErrorCode.UNAVAILABLE)
             infer, used = self._client_regions.resolve(infer)
             try:
-                accepted = validate(version.signature, infer)
+                accepted = version.validator.validate(infer)
             except Rejected:
                 self._release(used)
                 raise
@@ -191,8 +192,7 @@ class Requests:
         if version in self._timed and not any(i.attempts for i in version.instances):
             self._timed.discard(version)
         seconds = (message.times[3] - message.times[0]) / 1e9
-        average = instance.execution_seconds
-        instance.execution_seconds = seconds if average is None else 0.8 * average + 0.2 * seconds
+        instance.executed(seconds)
         batch = sum(request.batch for request in attempt.requests)
         version.statistics.executed(batch, message.times, int((now + self._observer.epoch_offset) * 1000))
         for index, (request, result) in enumerate(zip(attempt.requests, message.results, strict=True)):
@@ -288,11 +288,11 @@ class Requests:
 
     def _set_alarm(self, version: Version, *times: float | None) -> None:
         """Look at the version again at the earliest of these times."""
-        earliest = min([time for time in times if time is not None], default=None)
-        if earliest is None:
+        given = [time for time in times if time is not None]
+        if given:
+            self._alarms[version] = min(given)
+        elif self._alarms:
             self._alarms.pop(version, None)
-        else:
-            self._alarms[version] = earliest
 
     def tick(self, now: float) -> None:
         """Dispatch what has waited long enough; kill workers that hang."""
@@ -363,7 +363,7 @@ class Requests:
             return True
         version = request.version
         outputs: tuple[TensorRef, ...] = result.outputs
-        if version.reshapes:
+        if version.validator.reshapes_outputs:
             outputs = tuple([restore_shape(version.signature, ref) for ref in outputs])
         request.ended = now
         if not request.responses:
@@ -378,7 +378,7 @@ class Requests:
             result.parameters,
             result.part,
         )
-        if result.part & Part.FINAL:
+        if result.part & _FINAL:
             queued = max(0, request.times[0] - int(request.enqueued * 1e9))
             total = int((now - request.message.received) * 1e9)
             version.statistics.succeeded(request.batch, total, queued, request.times)

@@ -19,6 +19,10 @@ _BATCH_NOTE = (
 )
 
 
+KNOWN = 1024
+"""Kinds of valid requests that are remembered for each model."""
+
+
 class Rejected(Exception):
     """The request is refused; `code` and the text go to the client."""
 
@@ -60,6 +64,31 @@ def validate(signature: Signature, request: Infer) -> Accepted:
     for ref in inputs:
         _check_tensor(signature, specs[ref.name], ref, tag)
     return Accepted(tuple([_reshaped(signature, specs[ref.name], ref) for ref in inputs]), batch)
+
+
+class Validator:
+    """Validates requests to one model; like requests, of which there are many, are looked at once."""
+
+    def __init__(self, signature: Signature) -> None:
+        """Nothing is known yet."""
+        self._signature = signature
+        self._known: dict[tuple[object, ...], int] = {}
+        self.reshapes_inputs = any(spec.reshape is not None for spec in signature.inputs)
+        self.reshapes_outputs = any(spec.reshape is not None for spec in signature.outputs)
+
+    def validate(self, request: Infer) -> Accepted:
+        """As `validate`. Raises Rejected."""
+        if request.is_raw or self.reshapes_inputs:
+            return validate(self._signature, request)
+        key = (request.outputs, *[(ref.name, ref.datatype, ref.shape, ref.byte_size) for ref in request.inputs])
+        batch = self._known.get(key)
+        if batch is not None:
+            return Accepted(request.inputs, batch)
+        accepted = validate(self._signature, request)
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        self._known[key] = accepted.batch
+        return accepted
 
 
 def restore_shape(signature: Signature, ref: TensorRef) -> TensorRef:

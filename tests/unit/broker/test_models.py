@@ -132,7 +132,7 @@ def test_work_goes_to_the_ready_instance_with_the_least_to_do() -> None:
     assert version.pick() is third
     third.attempts[2] = None  # type: ignore[assignment]
     assert version.pick() is None, "nothing is known about the time of an execution: nothing waits"
-    second.execution_seconds = 0.001
+    second.executed(0.001)
     assert version.pick() is second
 
 
