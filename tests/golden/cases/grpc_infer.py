@@ -29,6 +29,7 @@ ODD: dict[str, tuple[str, dict[str, list[Any]], list[int]]] = {
     "wrong_field_uint": ("INT32", {"uint": [1, 2]}, [2]),
     "wrong_field_bytes": ("BYTES", {"fp32": [1]}, [1]),
     "two_fields": ("FP32", {"fp32": [1, 2], "int": [1, 2]}, [2]),
+    "two_fields_right_one_first": ("INT32", {"int": [1, 2], "fp32": [1, 2]}, [2]),
     "two_other_fields": ("FP32", {"int": [1, 2], "bool": [True]}, [2]),
     "fp16_typed": ("FP16", {"fp32": [1, 2]}, [2]),
     "bf16_typed": ("BF16", {"fp32": [1, 2]}, [2]),
