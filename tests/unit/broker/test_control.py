@@ -1,0 +1,273 @@
+"""Load and unload on request, and the index: answers, errors, and what happens when things die meanwhile."""
+
+from typing import Any
+
+import pytest
+
+from broker.effects import Effect, Send
+from broker.messages import (
+    Answer,
+    DescribeModel,
+    ErrorCode,
+    ForgetModel,
+    GetRepositoryIndex,
+    LoadModel,
+    Message,
+    ModelConsidered,
+    ModelDescribed,
+    PathUnused,
+    RepositoryListed,
+    UnloadModel,
+)
+from configs.description import ModelDescription
+from tests.unit.broker.describe import description, infer
+from tests.unit.broker.world import Process, World
+
+
+class Client:
+    """A frontend that asks, the repository process, and all that is said to them."""
+
+    def __init__(self, mode: str = "explicit", *models: ModelDescription) -> None:
+        self.world = World(model_control_mode=mode)
+        self.world.start(*models)
+        self.numbers = 0
+        self.answers: dict[int, Answer] = {}
+        self.told: list[Message] = []  # the repository
+        apply = self.world.apply
+
+        def watch(effects: list[Effect]) -> None:
+            for effect in effects:
+                if isinstance(effect, Send) and isinstance(effect.message, Answer):
+                    assert effect.message.request not in self.answers, "answered twice"
+                    self.answers[effect.message.request] = effect.message
+                elif isinstance(effect, Send) and effect.peer == self.repository.token:
+                    self.told.append(effect.message)
+            apply(effects)
+
+        self.repository = self.world.of("repository")[0]
+        self.world.apply = watch  # type: ignore[method-assign]  # the world, overheard
+
+    def ask(self, make: Any, *fields: Any) -> int:
+        self.numbers += 1
+        frontend = self.world.frontends[0]
+        self.world.apply(self.world.core.handle(frontend.token, make(self.numbers, *fields), self.world.now))
+        return self.numbers
+
+    def load(self, model: str, config: str = "", files: dict[str, bytes] | None = None) -> int:
+        return self.ask(LoadModel, model, config, files or {})
+
+    def unload(self, model: str) -> int:
+        return self.ask(UnloadModel, model, False)
+
+    def index(self, ready: bool = False) -> Any:
+        return self.answers[self.ask(GetRepositoryIndex, ready)].content
+
+    def found(self, *messages: Message) -> None:
+        """The repository process says something."""
+        self.world.say(self.repository, *messages)
+        self.world.deliver(self.repository)
+
+    def describe(self, model: ModelDescription) -> None:
+        """The repository process has looked into a model and finds it well."""
+        self.found(ModelDescribed(model.to_wire()), ModelConsidered(model.name, ""))
+
+    def boot(self, error: str = "") -> list[Process]:
+        """Every worker that starts comes up, or fails."""
+        fresh = [worker for worker in self.world.workers if not worker.is_loaded and not worker.is_told_to_stop]
+        for worker in fresh:
+            self.world.greet(worker)
+            self.world.hear(worker)
+            self.world.load(worker, error)
+        return fresh
+
+    def said(self, number: int) -> tuple[ErrorCode, str]:
+        return ErrorCode(self.answers[number].code), self.answers[number].error
+
+
+def test_a_load_is_answered_when_every_instance_is_ready() -> None:
+    client = Client()
+    number = client.load("a", "{}", {"1/model.py": b""})
+    assert client.told == [DescribeModel("a", "{}", {"1/model.py": b""})]
+    client.describe(description("a", count=2))
+    one, two = client.world.workers
+    client.world.boot(one)
+    assert number not in client.answers
+    assert client.index() == [{"name": "a", "version": "1", "state": "LOADING"}]
+    client.world.boot(two)
+    assert client.said(number) == (ErrorCode.OK, "")
+    assert client.index() == [{"name": "a", "version": "1", "state": "READY"}]
+
+
+def test_a_load_of_what_is_loaded_already_is_answered_at_once() -> None:
+    client = Client("explicit", description("a"))
+    number = client.load("a")
+    client.describe(description("a"))
+    assert client.said(number) == (ErrorCode.OK, "")
+    assert len(client.world.workers) == 1
+
+
+def test_a_load_that_fails_names_every_version_and_is_held_against_the_server_until_it_is_unloaded() -> None:
+    client = Client()
+    number = client.load("a")
+    client.describe(description("a", versions=(1, 3)))
+    client.boot("no GPU")
+    lines = [f"version {n} is at UNAVAILABLE state: Internal: no GPU;\n" for n in (1, 3)]
+    assert client.said(number) == (ErrorCode.INVALID_ARG, f"load failed for model 'a': {''.join(lines)}")
+    reason = {"state": "UNAVAILABLE", "reason": "Internal: no GPU"}
+    assert client.index() == [{"name": "a", "version": "1", **reason}, {"name": "a", "version": "3", **reason}]
+    assert not client.world.core.is_ready
+    client.unload("a")
+    client.world.settle()
+    assert client.world.core.is_ready
+
+
+def test_a_failed_reload_keeps_what_serves() -> None:
+    client = Client("explicit", description("a"))
+    number = client.load("a")
+    client.describe(description("a", fingerprint="b", path="/elsewhere/a"))
+    client.boot("syntax error")
+    assert client.said(number)[1].startswith("load failed for model 'a': version 1 is at UNAVAILABLE state: Internal")
+    record = client.world.ask(client.world.frontends[0], infer(0, "a"))
+    client.world.settle()
+    assert record.responses[0].code == ErrorCode.OK
+    assert client.index() == [{"name": "a", "version": "1", "state": "READY"}]
+    assert PathUnused("/elsewhere/a") in client.told
+
+
+def test_a_reload_lets_go_of_the_old_files_when_their_last_request_is_done() -> None:
+    client = Client("explicit", description("a", path="/old/a"))
+    world = client.world
+    (old,) = world.workers
+    world.ask(world.frontends[0], infer(0, "a"))
+    world.begin(old)
+    number = client.load("a")
+    client.describe(description("a", fingerprint="b", path="/new/a"))
+    client.boot()
+    assert client.said(number) == (ErrorCode.OK, "")
+    assert PathUnused("/old/a") not in client.told
+    world.settle()
+    assert PathUnused("/old/a") in client.told
+    assert PathUnused("/new/a") not in client.told
+    world.check_settled()
+
+
+def test_what_the_repository_finds_wrong_is_the_answer() -> None:
+    client = Client()
+    number = client.load("a")
+    client.found(ModelConsidered("a", "there is no directory 'a'"))
+    text = "failed to load 'a', failed to poll from model repository: there is no directory 'a'"
+    assert client.said(number) == (ErrorCode.INTERNAL, text)
+
+
+def test_loads_of_one_model_are_answered_in_their_order() -> None:
+    client = Client()
+    first, second = client.load("a"), client.load("a", "nonsense")
+    client.describe(description("a"))
+    client.found(ModelConsidered("a", "nonsense"))
+    assert client.said(second)[0] == ErrorCode.INTERNAL
+    client.boot()
+    assert client.said(first)[0] == ErrorCode.OK
+
+
+def test_an_unload_overtakes_a_load() -> None:
+    client = Client()
+    number = client.load("a")
+    client.describe(description("a"))
+    assert client.said(client.unload("a")) == (ErrorCode.OK, "")
+    assert client.said(number) == (
+        ErrorCode.UNAVAILABLE,
+        "load failed for model 'a': it has been unloaded meanwhile",
+    )
+    client.world.settle()
+    client.world.check_settled()
+
+
+def test_unload_lets_running_requests_finish_and_refuses_new_ones() -> None:
+    client = Client("explicit", description("a"))
+    world = client.world
+    running = world.ask(world.frontends[0], infer(0, "a"))
+    (worker,) = world.workers
+    world.begin(worker)
+    assert client.said(client.unload("a")) == (ErrorCode.OK, "")
+    assert ForgetModel("a") in client.told
+    assert client.index() == [{"name": "a", "version": "1", "state": "UNLOADING"}]
+    late = world.ask(world.frontends[0], infer(0, "a"))
+    assert (late.responses[0].code, late.responses[0].error) == (
+        ErrorCode.NOT_FOUND,
+        "Request for unknown model: 'a' has no available versions",
+    )
+    world.settle()
+    assert running.responses[0].code == ErrorCode.OK
+    assert client.index() == [{"name": "a", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"}]
+    assert world.core.is_ready
+    world.check_settled()
+
+
+def test_unload_of_an_unknown_model_is_no_error() -> None:
+    client = Client()
+    assert client.said(client.unload("nope")) == (ErrorCode.OK, "")
+    assert client.index() == []
+
+
+def test_unload_forgives_a_model_whose_configuration_could_not_be_read() -> None:
+    client = Client()
+    client.world.reject("a", "config.pbtxt:1:1: nonsense")
+    assert not client.world.core.is_ready
+    client.unload("a")
+    assert client.world.core.is_ready
+
+
+@pytest.mark.parametrize("mode", ["none", "poll"])
+def test_other_modes_refuse(mode: str) -> None:
+    client = Client(mode, description("a"))
+    text = "explicit model load / unload is not allowed if polling is enabled"
+    assert client.said(client.load("a")) == (ErrorCode.UNAVAILABLE, text)
+    assert client.said(client.unload("a")) == (ErrorCode.UNAVAILABLE, text)
+    assert client.index() == [{"name": "a", "version": "1", "state": "READY"}]
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a\0b"])
+def test_a_name_that_is_a_path_is_refused(name: str) -> None:
+    client = Client()
+    text = f"invalid model name '{name}', model name must not contain path traversal characters"
+    assert client.said(client.load(name)) == (ErrorCode.INVALID_ARG, text)
+    assert not client.told
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_refused(name: str) -> None:
+    client = Client()
+    text = "Model name cannot be empty. Please enter a valid name to deploy."
+    assert client.said(client.load(name)) == (ErrorCode.INVALID_ARG, text)
+
+
+def test_loads_are_refused_while_the_repository_process_is_dead() -> None:
+    client = Client()
+    asked = client.load("a")
+    client.world.bury(client.repository)
+    assert client.said(asked) == (ErrorCode.UNAVAILABLE, "failed to load 'a', the repository process died")
+    text = "failed to load 'a', the repository process is not running"
+    assert client.said(client.load("a")) == (ErrorCode.UNAVAILABLE, text)
+
+
+def test_a_frontend_that_dies_while_it_waits_gets_no_answer_and_harms_nobody() -> None:
+    client = Client()
+    client.load("a")
+    client.world.bury(client.world.frontends[0])
+    client.describe(description("a"))
+    client.boot()
+    client.world.settle()
+    client.world.check_settled()
+
+
+def test_the_index_has_every_model_of_the_repository_and_can_be_of_those_that_are_ready() -> None:
+    client = Client("explicit", description("b", versions=(1, 2)))
+    client.found(RepositoryListed(("a", "b", "c")))
+    client.world.reject("c", "model appears in two or more repositories")
+    assert client.index() == [
+        {"name": "a"},
+        {"name": "b", "version": "1", "state": "READY"},
+        {"name": "b", "version": "2", "state": "READY"},
+        {"name": "c", "state": "UNAVAILABLE", "reason": "model appears in two or more repositories"},
+    ]
+    assert [row["version"] for row in client.index(ready=True)] == ["1", "2"]

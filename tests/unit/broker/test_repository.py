@@ -1,0 +1,236 @@
+"""What the repository process finds, and what load requests make it look into."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.messages import (
+    DescribeModel,
+    Log,
+    Message,
+    ModelConsidered,
+    ModelDescribed,
+    ModelRejected,
+    ModelRemoved,
+    RepositoryListed,
+)
+from broker.repository import Watcher
+from configs.server import ServerConfig
+
+CONFIG = """
+backend: "identity"
+input { name: "IN" data_type: TYPE_FP32 dims: -1 }
+output { name: "OUT" data_type: TYPE_FP32 dims: -1 }
+"""
+JSON = """{"backend": "identity", "max_batch_size": 4, "parameters": {"a": {"string_value": "b"}},
+           "input": [{"name": "IN", "data_type": "TYPE_FP32", "dims": [-1]}],
+           "output": [{"name": "OUT", "data_type": "TYPE_FP32", "dims": ["-1"]}]}"""
+
+
+class Repository:
+    """A repository on disk, and the watcher over it."""
+
+    def __init__(self, directory: Path, mode: str, **settings: Any) -> None:
+        self.path = directory / "models"
+        self.path.mkdir()
+        self.scratch = directory / "scratch"
+        self.scratch.mkdir()
+        config = ServerConfig(model_repository=(self.path,), model_control_mode=mode, **settings)
+        self.watcher = Watcher(config, (), self.scratch)
+
+    def write(self, name: str, config: str = CONFIG) -> Path:
+        directory = self.path / name
+        (directory / "1").mkdir(parents=True, exist_ok=True)
+        (directory / "config.pbtxt").write_text(config)
+        return directory
+
+    def load(self, name: str, config: str = "", **files: bytes) -> list[Message]:
+        paths = {path.replace("__", "/").replace("_py", ".py"): content for path, content in files.items()}
+        return self.watcher.consider(DescribeModel(name, config, paths))
+
+    def unpacked(self) -> list[Path]:
+        """The files of load requests that are kept."""
+        return [path.relative_to(self.scratch) for path in self.scratch.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path, "explicit")
+
+
+def short(messages: list[Message]) -> list[tuple[str, str]]:
+    """Messages by kind and model."""
+    found = []
+    for message in messages:
+        match message:
+            case ModelDescribed(description):
+                found.append(("described", description["name"]))
+            case ModelRejected(model) | ModelRemoved(model):
+                found.append((type(message).__name__.removeprefix("Model").lower(), model))
+            case ModelConsidered(model, error):
+                found.append(("failed" if error else "considered", model))
+            case RepositoryListed(models):
+                found.append(("listed", " ".join(models)))
+            case Log(level, _):
+                found.append(("log", level))
+            case _:
+                raise AssertionError(message)
+    return found
+
+
+def description(messages: list[Message]) -> dict[str, Any]:
+    (found,) = [message.description for message in messages if isinstance(message, ModelDescribed)]
+    return found
+
+
+# ----------------------------------------------------------------------------------------------- modes
+
+
+def test_mode_none_describes_all_at_the_start_and_then_only_edits(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, "none")
+    a = repository.write("a")
+    assert short(repository.watcher.scan(is_first=True)) == [("listed", "a"), ("described", "a")]
+    repository.write("b")
+    assert short(repository.watcher.look()) == [("listed", "a b")]
+    (a / "config.pbtxt").write_text(CONFIG + "max_batch_size: 2")
+    assert repository.watcher.look() == [], "it may still be written"
+    assert short(repository.watcher.look()) == [("described", "a")]
+
+
+def test_mode_explicit_describes_what_is_to_be_loaded_at_the_start(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, "explicit", load_model=("b", "nope"))
+    repository.write("a")
+    repository.write("b")
+    found = repository.watcher.scan(is_first=True)
+    assert short(found) == [("listed", "a b"), ("rejected", "nope"), ("described", "b")]
+    assert found[1] == ModelRejected("nope", "there is no directory 'nope' in the model repository")
+
+
+def test_a_star_is_every_model(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, "explicit", load_model=("*",))
+    repository.write("a")
+    repository.write("b")
+    assert short(repository.watcher.scan(is_first=True))[1:] == [("described", "a"), ("described", "b")]
+
+
+def test_mode_poll_finds_what_is_added_changed_and_removed(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, "poll")
+    a = repository.write("a")
+    b = repository.write("b")
+    repository.watcher.scan(is_first=True)
+    assert repository.watcher.scan() == []
+    (a / "1" / "weights").write_bytes(b"new")
+    shutil.rmtree(b)
+    repository.write("c")
+    assert sorted(short(repository.watcher.scan())) == [
+        ("described", "a"),
+        ("described", "c"),
+        ("listed", "a c"),
+        ("removed", "b"),
+    ]
+    repository.write("c", "nonsense")
+    assert short(repository.watcher.scan()) == [("rejected", "c")]
+    assert repository.watcher.scan() == [], "it is said once"
+    repository.write("c")
+    assert short(repository.watcher.scan()) == [("described", "c")]
+
+
+# ----------------------------------------------------------------------------------------------- load requests
+
+
+def test_a_load_describes_the_model_each_time(repository: Repository) -> None:
+    repository.write("a")
+    assert short(repository.watcher.scan(is_first=True)) == [("listed", "a")]
+    for _ in range(2):
+        assert short(repository.load("a")) == [("described", "a"), ("considered", "a")]
+
+
+def test_a_load_that_fails_is_not_held_against_a_model(repository: Repository) -> None:
+    a = repository.write("a", "nonsense")
+    assert short(repository.load("a")) == [("log", "E"), ("failed", "a")]
+    assert short(repository.load("nope")) == [("log", "E"), ("failed", "nope")]
+    a.joinpath("config.pbtxt").write_text(CONFIG)
+    repository.watcher.look()
+    assert short(repository.watcher.look()) == [("listed", "a")] or repository.watcher.look() == []
+    assert short(repository.load("a")) == [("described", "a"), ("considered", "a")]
+
+
+def test_a_configuration_in_the_request_replaces_the_file_until_the_next_load(repository: Repository) -> None:
+    a = repository.write("a")
+    repository.load("a")
+    found = description(repository.load("a", JSON))
+    assert (found["max_batch_size"], found["path"], found["parameters"]) == (4, str(a), {"a": "b"})
+    a.joinpath("config.pbtxt").write_text(CONFIG + "max_batch_size: 2")
+    assert [repository.watcher.look() for _ in range(3)][1:] == [[], []], "an edit of a file that is not in force"
+    assert description(repository.load("a"))["max_batch_size"] == 2
+
+
+def test_files_in_the_request_replace_the_directory_until_nothing_is_served_from_them(repository: Repository) -> None:
+    first = description(repository.load("made_up", JSON, **{"1__model_py": b"one", "1__data__x": b""}))
+    assert Path(first["path"], "1", "model.py").read_bytes() == b"one"
+    assert Path(first["path"]).name == "made_up"
+    second = description(repository.load("made_up", JSON, **{"1__model_py": b"two"}))
+    assert second["path"] != first["path"]
+    assert Path(first["path"]).exists(), "the old may still be served, and its workers start again"
+    repository.watcher.release(first["path"])
+    assert len(repository.unpacked()) == 1
+    repository.watcher.forget("made_up")
+    assert len(repository.unpacked()) == 1
+    repository.watcher.release(second["path"])
+    assert list(repository.scratch.iterdir()) == []
+
+
+def test_the_repositorys_own_directories_are_never_removed(repository: Repository) -> None:
+    a = repository.write("a")
+    repository.watcher.release(str(a))
+    repository.watcher.release(str(repository.scratch))
+    repository.watcher.release(str(repository.scratch / "x"))
+    assert a.exists()
+    assert repository.scratch.exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "error"),
+    [
+        ("", "1/model.py", "Load parameter 'config' must be specified for model file override"),
+        ("hello", "1/model.py", "Invalid config override for model 'a': "),
+        ('{"colour": "blue"}', "1/model.py", "colour"),
+        (
+            JSON,
+            "../x",
+            "Invalid file parameter 'file:../x' with normalized path '../x' must stay within model directory.",
+        ),
+        (JSON, "/etc/x", "must stay within model directory."),
+        (JSON, "x" * 300, "name too long"),
+        (JSON.replace("identity", "nothing"), "1/model.py", "nothing"),
+    ],
+)
+def test_what_is_wrong_with_a_load_is_said_and_leaves_nothing(
+    repository: Repository, config: str, path: str, error: str
+) -> None:
+    log, considered = repository.watcher.consider(DescribeModel("a", config, {path: b"x"}))
+    assert isinstance(log, Log)
+    assert isinstance(considered, ModelConsidered)
+    assert error in considered.error
+    assert list(repository.scratch.iterdir()) == []
+
+
+def test_an_unloaded_model_is_not_looked_after(repository: Repository) -> None:
+    a = repository.write("a")
+    repository.load("a")
+    repository.watcher.forget("a")
+    repository.watcher.look()
+    a.joinpath("config.pbtxt").write_text(CONFIG + "max_batch_size: 2")
+    assert [repository.watcher.look() for _ in range(3)] == [[], [], []]
+
+
+def test_a_repository_that_cannot_be_read_is_an_error_of_the_load(repository: Repository) -> None:
+    repository.path.rmdir()
+    _, considered = repository.load("a")
+    assert isinstance(considered, ModelConsidered)
+    assert "cannot be read" in considered.error
+    _, considered = repository.load("a", JSON)
+    assert isinstance(considered, ModelConsidered)
+    assert "cannot be read" in considered.error
