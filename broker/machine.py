@@ -1,5 +1,7 @@
 """Gauges of the machine: CPU and memory from /proc, GPUs through NVML where nvidia-ml-py is installed."""
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,11 @@ from typing import Any
 class Machine:
     """Samples the gauges that are wanted, by the names of their metrics."""
 
-    def __init__(self, with_cpu: bool, with_gpu: bool, proc: Path = Path("/proc")) -> None:
-        """GPUs are left out where there is no NVML."""
+    def __init__(self, with_cpu: bool, nvml: Any, proc: Path = Path("/proc")) -> None:
+        """`nvml` is the module (`find_nvml`), None to leave GPUs out."""
         self._proc = proc
         self._with_cpu = with_cpu
-        self._nvml = _nvml() if with_gpu else None
+        self._nvml = nvml
         self._energy_began: dict[str, float] = {}
         self._ticks = (0, 0)
 
@@ -39,26 +41,33 @@ class Machine:
         }
 
     def _gpus(self, nvml: Any) -> dict[str, dict[str, float]]:
+        """What a device does not measure (a slice of one, say) is left out."""
         found: dict[str, dict[str, float]] = {}
         for index in range(nvml.nvmlDeviceGetCount()):
-            device = nvml.nvmlDeviceGetHandleByIndex(index)
-            uuid = nvml.nvmlDeviceGetUUID(device)
-            memory = nvml.nvmlDeviceGetMemoryInfo(device)
-            joules = nvml.nvmlDeviceGetTotalEnergyConsumption(device) / 1000
-            values = {
-                "nv_gpu_utilization": nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100,
-                "nv_gpu_memory_total_bytes": memory.total,
-                "nv_gpu_memory_used_bytes": memory.used,
-                "nv_gpu_power_usage": nvml.nvmlDeviceGetPowerUsage(device) / 1000,
-                "nv_gpu_power_limit": nvml.nvmlDeviceGetPowerManagementLimit(device) / 1000,
-                "nv_energy_consumption": joules - self._energy_began.setdefault(uuid, joules),
-            }
-            for name, value in values.items():
-                found.setdefault(name, {})[uuid] = value
+            try:
+                device = nvml.nvmlDeviceGetHandleByIndex(index)
+                uuid = nvml.nvmlDeviceGetUUID(device)
+            except nvml.NVMLError:
+                continue
+            for name, read in _GPU_GAUGES.items():
+                with contextlib.suppress(nvml.NVMLError):
+                    found.setdefault(name, {})[uuid] = read(nvml, device)
+        for uuid, joules in found.get("nv_energy_consumption", {}).items():
+            found["nv_energy_consumption"][uuid] = joules - self._energy_began.setdefault(uuid, joules)
         return found
 
 
-def _nvml() -> Any:
+_GPU_GAUGES: dict[str, Callable[[Any, Any], float]] = {
+    "nv_gpu_utilization": lambda nvml, device: nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100,
+    "nv_gpu_memory_total_bytes": lambda nvml, device: nvml.nvmlDeviceGetMemoryInfo(device).total,
+    "nv_gpu_memory_used_bytes": lambda nvml, device: nvml.nvmlDeviceGetMemoryInfo(device).used,
+    "nv_gpu_power_usage": lambda nvml, device: nvml.nvmlDeviceGetPowerUsage(device) / 1000,
+    "nv_gpu_power_limit": lambda nvml, device: nvml.nvmlDeviceGetPowerManagementLimit(device) / 1000,
+    "nv_energy_consumption": lambda nvml, device: nvml.nvmlDeviceGetTotalEnergyConsumption(device) / 1000,
+}
+
+
+def find_nvml() -> Any:
     """The NVML module, initialised; None where there is none, or no driver."""
     try:
         import pynvml  # noqa: PLC0415  # an extra, and only where there are GPUs

@@ -21,7 +21,7 @@ from typing import TypeAlias
 from broker import runtime
 from broker.child import Place, take_place
 from broker.gpus import visible_gpus
-from broker.machine import Machine
+from broker.machine import Machine, find_nvml
 from broker.messages import (
     PROTOCOL,
     Beat,
@@ -375,7 +375,7 @@ def main(arguments: list[str]) -> None:
     scratch = runtime.directory_of(place.server)
     threading.Thread(target=watch, args=(config, scratch, wanted, found), daemon=True).start()
     exporter = Exporter(trace.parse(config.trace_config))
-    machine = Machine(config.allow_cpu_metrics, config.allow_gpu_metrics)
+    machine = Machine(config.allow_cpu_metrics, find_nvml() if config.allow_gpu_metrics else None)
     is_told_to_stop = serve(place, exporter, machine, wanted, found)
     exporter.close()
     if not is_told_to_stop:

@@ -1,0 +1,152 @@
+"""The metrics page: Triton's families, labels and switches, and counters that agree with the statistics."""
+
+from typing import Any
+
+import pytest
+
+from broker.latencies import Sample
+from broker.messages import ErrorCode, MemorySampled
+from broker.metrics import families
+from configs.metrics_config import MetricsConfig
+from tests.unit.broker.describe import batching, description, infer
+from tests.unit.broker.world import World
+
+LABELS = {"model": "a", "version": "1"}
+DEFAULT = MetricsConfig()
+EVERYTHING = MetricsConfig(histogram_latencies=True, summary_latencies=True, summary_quantiles=(0.5, 0.99))
+
+
+def served(requests: int = 3, failures: int = 1, **settings: Any) -> World:
+    """A world in which a model has answered so many requests of batch 2."""
+    world = World(**settings)
+    world.start(description("a", batching=batching()))
+    for number in range(requests + failures):
+        world.ask(world.frontends[0], infer(0, "a", (2, 4)))
+        (worker,) = world.workers
+        world.advance(0.25)
+        world.begin(worker)
+        world.advance(0.25)
+        world.finish(worker, ErrorCode.OK if number < requests else ErrorCode.INTERNAL, seconds=0.2)
+        world.deliver(worker)
+    return world
+
+
+def page(world: World, config: MetricsConfig = DEFAULT, system: Any = None) -> dict[str, list[Sample]]:
+    found = families(world.core.models, {4711: 5000}, system or {}, config, world.now)
+    assert len({family["name"] for family in found}) == len(found)
+    return {family["name"]: family["samples"] for family in found}
+
+
+def value(samples: list[Sample], suffix: str = "", **labels: str) -> float:
+    (found,) = [number for have, number, end in samples if end == suffix and labels.items() <= have.items()]
+    return found
+
+
+def test_counters_agree_with_the_statistics() -> None:
+    world = served()
+    found = page(world)
+    (version,) = world.core.models["a"].versions.values()
+    stats = version.statistics.to_json("a", 1)["inference_stats"]
+    assert value(found["nv_inference_request_success"], **LABELS) == stats["success"]["count"] == 3
+    assert value(found["nv_inference_count"], **LABELS) == 6
+    assert value(found["nv_inference_exec_count"], **LABELS) == 4, "failed ones were executed, too"
+    reasons = {labels["reason"]: number for labels, number, _ in found["nv_inference_request_failure"]}
+    assert reasons == {"REJECTED": 0, "CANCELED": 0, "BACKEND": stats["fail"]["count"], "OTHER": 0}
+    for name, metric in {
+        "success": "request",
+        "queue": "queue",
+        "compute_input": "compute_input",
+        "compute_infer": "compute_infer",
+        "compute_output": "compute_output",
+    }.items():
+        in_us = value(found[f"nv_inference_{metric}_duration_us"], **LABELS)
+        assert stats[name]["ns"] // 1000 - 3 <= in_us <= stats[name]["ns"] // 1000
+
+
+def test_a_request_takes_its_queue_and_its_computation() -> None:
+    found = page(served(requests=1, failures=0))
+    assert value(found["nv_inference_request_duration_us"]) == pytest.approx(500_000, rel=0.01)
+    assert value(found["nv_inference_queue_duration_us"]) == pytest.approx(300_000, rel=0.01)
+    assert value(found["nv_inference_compute_infer_duration_us"]) == pytest.approx(200_000, rel=0.01)
+
+
+def test_requests_that_wait_are_pending() -> None:
+    world = World()
+    world.start(description("a", batching=batching(delay=100.0)))
+    for _ in range(3):
+        world.ask(world.frontends[0], infer(0, "a", (1, 4)))
+    assert value(page(world)["nv_inference_pending_request_count"], **LABELS) == 3
+
+
+def test_loading_takes_time() -> None:
+    world = World()
+    world.start()
+    world.describe(description("a"))
+    world.advance(2.0)
+    (worker,) = world.workers
+    world.boot(worker)
+    assert value(page(world)["nv_model_load_duration_secs"], **LABELS) == pytest.approx(2.0)
+
+
+def test_histograms_of_latencies_are_always_there_and_count_every_success() -> None:
+    found = page(served())
+    for name in ("request", "queue", "compute"):
+        samples = found[f"tidepool_{name}_duration_seconds"]
+        assert value(samples, "_bucket", le="+Inf") == value(samples, "_count") == 3
+    assert value(found["tidepool_request_duration_seconds"], "_sum") == pytest.approx(1.5)
+    assert value(found["tidepool_request_duration_seconds"], "_bucket", le="0.25") == 0
+    assert value(found["tidepool_compute_duration_seconds"], "_bucket", le="0.25") == 3
+
+
+def test_tritons_histogram_and_summaries_are_there_when_asked_for() -> None:
+    off = page(served())
+    assert off["nv_inference_first_response_histogram_ms"] == []
+    assert off["nv_inference_request_summary_us"] == []
+    world = served(metrics_config=("histogram_latencies=true", "summary_latencies=true"))
+    on = page(world, EVERYTHING)
+    first = on["nv_inference_first_response_histogram_ms"]
+    assert [value(first, "_bucket", le=bound) for bound in ("100", "500", "2000", "5000", "+Inf")] == [0, 3, 3, 3, 3]
+    assert value(on["nv_inference_request_summary_us"], quantile="0.5") == pytest.approx(500_000, rel=0.02)
+    assert value(on["nv_inference_queue_summary_us"], "_count") == 3
+    assert {labels.get("quantile") for labels, _, _ in on["nv_inference_compute_infer_summary_us"]} == {
+        "0.5",
+        "0.99",
+        None,
+    }
+
+
+def test_latency_counters_can_be_switched_off() -> None:
+    found = page(served(), MetricsConfig(counter_latencies=False))
+    assert "nv_inference_request_duration_us" not in found
+    assert value(found["nv_inference_request_success"], **LABELS) == 3
+
+
+def test_the_machine_has_gauges_without_labels_and_gpus_have_their_uuid() -> None:
+    system = {"nv_cpu_utilization": 0.5, "nv_gpu_power_usage": {"GPU-1": 70.0, "GPU-0": 60.0}}
+    found = page(served(), system=system)
+    assert found["nv_cpu_utilization"] == [({}, 0.5, "")]
+    assert found["nv_gpu_power_usage"] == [({"gpu_uuid": "GPU-0"}, 60.0, ""), ({"gpu_uuid": "GPU-1"}, 70.0, "")]
+    assert found["nv_gpu_utilization"] == []
+
+
+def test_each_instance_shows_its_process() -> None:
+    world = served()
+    found = page(world)
+    labels = {**LABELS, "instance": "a_0_0", "device": "cpu"}
+    assert found["tidepool_instance_ready"] == [(labels, 1.0, "")]
+    assert found["tidepool_instance_memory_bytes"] == [(labels, 5000.0, "")]
+    assert found["tidepool_instance_restarts"] == []
+    world.bury(world.workers[0])
+    found = page(world)
+    assert value(found["tidepool_instance_restarts"], cause="crash") == 1
+    assert value(found["tidepool_instance_ready"]) == 0
+
+
+def test_what_the_repository_process_has_sampled_is_on_the_page_of_the_core() -> None:
+    world = served()
+    (repository,) = world.of("repository")
+    world.say(repository, MemorySampled({4711: 9000}, {"nv_cpu_memory_total_bytes": 12}))
+    world.deliver(repository)
+    found = {family["name"]: family["samples"] for family in world.core._metrics()}
+    assert found["nv_cpu_memory_total_bytes"] == [({}, 12, "")]
+    assert value(found["tidepool_instance_memory_bytes"]) == 9000
