@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_the_next_server_removes_what_a_killed_one_could_not(new_server: Callabl
     server.process.wait(10)
     until(lambda: not any(left.startswith("process") for left in server.remains()), 10, "all processes have ended")
     assert list(SHM.glob(f"tidepool-{server.id}-*"))
-    (directory,) = Path("/tmp").glob(f"tidepool-*-{server.id}")
+    (directory,) = Path(tempfile.gettempdir()).glob(f"tidepool-*-{server.id}")
     os.utime(directory, (0, 0))  # a young one may belong to a server that is just starting
     follower = Server(tmp_path / "follower")
     write_identity(follower.repository, "m")

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -72,14 +73,18 @@ class Server:
             )
         running.append(self)
         if wait:
-            self.wait(wait)
+            try:
+                self.wait(wait)
+            except AssertionError:
+                self._give_up()
+                raise
         return self
 
     def wait(self, state: str, seconds: float = START_SECONDS) -> None:
         """Wait until `/v2/health/<state>` says yes. Fails when the server exits instead."""
 
         def look() -> bool:
-            assert self.process.poll() is None, f"the server has exited with {self.process.returncode}:\n{self.log()}"
+            assert self.process.poll() is None, f"the server has exited with {self.process.returncode}"
             return self.is_healthy(state)
 
         until(look, seconds, f"the server is {state}")
@@ -122,17 +127,22 @@ class Server:
             self.remember_id()
             return self.process.poll() is not None
 
+        running.remove(self)
         try:
             until(has_ended, seconds, "the server has exited")
+            until(lambda: not self.remains(), CLEAN_SECONDS, "nothing of the server is left")
         except AssertionError:
             self.process.kill()
             self.process.wait(STOP_SECONDS)
+            print(f"left: {self.remains()}\nlog of the server in {self.directory}:\n{self.log()}")
             raise
-        finally:
-            running.remove(self)
-        gone = f"nothing of server {self.id} is left"
-        until(lambda: not self.remains(), CLEAN_SECONDS, gone)
         return self.process.returncode
+
+    def _give_up(self) -> None:
+        """Something has failed already: show the log and end the server, whatever its state."""
+        print(f"log of the server in {self.directory}:\n{self.log()}")
+        with contextlib.suppress(AssertionError):  # the first failure is the one to report
+            self.stop(signal.SIGKILL)
 
     def remains(self) -> list[str]:
         """What is left of the server: processes, shared memory, its directory."""
@@ -140,7 +150,7 @@ class Server:
             return []
         left = [f"process {p.pid}: {' '.join(_command(p))}" for p in psutil.process_iter() if self.id in _command(p)]
         left += [str(path) for path in SHM.glob(f"tidepool-{self.id}-*")]
-        return left + [str(path) for path in Path("/tmp").glob(f"tidepool-*-{self.id}")]
+        return left + [str(path) for path in Path(tempfile.gettempdir()).glob(f"tidepool-*-{self.id}")]
 
     def __enter__(self) -> "Server":
         if self._process is None:
@@ -153,11 +163,12 @@ class Server:
         if self not in running:
             return
         if error is not None:
-            print(f"log of the server in {self.directory}:\n{self.log()}")
-            with contextlib.suppress(AssertionError):  # the first failure is the one to report
-                self.stop(signal.SIGKILL)
+            self._give_up()
             return
-        assert self.stop() == 0, f"the server did not exit cleanly:\n{self.log()}"
+        status = self.stop()
+        if status != 0:
+            print(f"log of the server in {self.directory}:\n{self.log()}")
+        assert status == 0, "the server did not exit cleanly"
 
     # ------------------------------------------------------------------------------------------- what can be seen
 
