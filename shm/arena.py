@@ -84,8 +84,9 @@ def inline(name: str, datatype: str, shape: tuple[int, ...], data: Buffer) -> Te
 class _Extent:
     """One region of an arena with the books about it. Pages are the unit."""
 
-    def __init__(self, region: Region) -> None:
+    def __init__(self, region: Region, free_bytes: Callable[[], tuple[int, int]]) -> None:
         self.region = region
+        self.free_bytes = free_bytes
         self.free = FreeList(region.size // PAGE)
         self.slots = list(range(SLOTS - 1, -1, -1))
         self.reserved = bytearray(-(-region.size // CHUNK))
@@ -99,7 +100,7 @@ class _Extent:
         """Back the range with memory. Raises OSError(ENOSPC), with nothing kept, when the share is used up."""
         missing = [c for c in self.chunks(offset, size) if not self.reserved[c]]
         if missing:
-            free, total = free_bytes()
+            free, total = self.free_bytes()
             if free - len(missing) * CHUNK < total * (1 - USABLE_SHARE):
                 raise OSError(errno.ENOSPC, "the share of /dev/shm for arenas is used up")
             first, last = missing[0], missing[-1] + 1
@@ -110,7 +111,11 @@ class _Extent:
 
     def trim(self) -> None:
         """Return reserved chunks that are free and above what was used lately (this and the last interval)."""
-        floor = max(self.high, self.previous_high)
+        self.punch(max(self.high, self.previous_high))
+        self.previous_high, self.high = self.high, 0
+
+    def punch(self, floor: int) -> None:
+        """Return reserved chunks that are free, from the byte `floor` on."""
         for start, pages in self.free.ranges():
             begin = max(start * PAGE, floor)
             first, last = -(-begin // CHUNK), (start + pages) * PAGE // CHUNK
@@ -120,7 +125,6 @@ class _Extent:
                 end = min(last * CHUNK, self.region.size)
                 self.region.punch(first * CHUNK, end - first * CHUNK)
                 self.reserved[first:last] = bytes(last - first)
-        self.previous_high, self.high = self.high, 0
 
 
 class Arena:
@@ -132,12 +136,17 @@ class Arena:
         names: Iterator[str],
         announce: Callable[[str], None],
         forget: Callable[[str], None],
+        free_bytes: Callable[[], tuple[int, int]] = free_bytes,
     ) -> None:
-        """`names` yields fresh region names; `announce` / `forget` are told of regions that come and go."""
+        """`names` yields fresh region names; `announce` / `forget` are told of regions that come and go.
+
+        `free_bytes` tells how many bytes of memory are free, and how many there are in all.
+        """
         self.settings = settings
         self._names = names
         self._announce = announce
         self._forget = forget
+        self._free_bytes = free_bytes
         self._extents: list[_Extent] = []
         self._lent: dict[tuple[str, int], tuple[_Extent, Block]] = {}
         self._generation = 0
@@ -150,6 +159,7 @@ class Arena:
     def allocate(self, size: int, reader: str = "") -> Block:
         """A block of at least `size` bytes, its memory reserved. Raises ArenaFull."""
         pages = -(-size // PAGE) or 1
+        self._collect_oldest()
         block = self._allocate(pages, reader)
         if block is None and self.collect():
             block = self._allocate(pages, reader)
@@ -172,6 +182,14 @@ class Arena:
         for block in done:
             self.release(block)
         return len(done)
+
+    def _collect_oldest(self) -> None:
+        """Most blocks come back in the order in which they went: use their memory again while it is warm."""
+        while self._lent:
+            _, block = next(iter(self._lent.values()))
+            if not block.reader or block.region.done(block.slot) != block.generation:
+                return
+            self.release(block)
 
     def reader_gone(self, reader: str) -> None:
         """The process `reader` is dead: it cannot read its blocks any more."""
@@ -207,6 +225,19 @@ class Arena:
         return len(self._lent)
 
     def _allocate(self, pages: int, reader: str) -> Block | None:
+        """A block in one of the regions; None when none has room. Raises ArenaFull when there is no memory for it."""
+        try:
+            return self._place(pages, reader)
+        except OSError:
+            self.collect()
+            for extent in self._extents:
+                extent.punch(0)
+        try:
+            return self._place(pages, reader)
+        except OSError:
+            raise self._no_memory(pages * PAGE) from None
+
+    def _place(self, pages: int, reader: str) -> Block | None:
         for extent in self._extents:
             if not extent.slots:
                 continue
@@ -216,11 +247,9 @@ class Arena:
             offset, size = start * PAGE, pages * PAGE
             try:
                 extent.reserve(offset, size)
-            except OSError as error:
+            except OSError:
                 extent.free.release(start, pages)
-                if error.errno != errno.ENOSPC:
-                    raise
-                raise self._no_memory(size) from None
+                raise
             self._generation += 1
             block = Block(self, extent.region, offset, size, extent.slots.pop(), self._generation, reader)
             self._lent[block.region.name, block.slot] = extent, block
@@ -233,13 +262,19 @@ class Arena:
             size = min(size, self.settings.max_byte_size - self.byte_size)
         if size < needed:
             return
-        if needed > free_bytes()[1] * USABLE_SHARE:
+        if needed > self._free_bytes()[1] * USABLE_SHARE:
             raise self._no_memory(needed)
-        self._add(size)
+        try:
+            self._add(size)
+        except (OSError, OverflowError) as error:
+            text = (
+                f"cannot make room for {size} bytes in the shared memory of backend '{self.settings.backend}': {error}"
+            )
+            raise ArenaFull(text, is_final=False) from None
 
     def _add(self, size: int) -> None:
         region = Region.create(next(self._names), size)
-        self._extents.append(_Extent(region))
+        self._extents.append(_Extent(region, self._free_bytes))
         self._announce(region.name)
 
     def _full(self, size: int) -> ArenaFull:
@@ -252,7 +287,7 @@ class Arena:
         )
 
     def _no_memory(self, size: int) -> ArenaFull:
-        free, total = free_bytes()
+        free, total = self._free_bytes()
         return ArenaFull(
             f"no room for {size} bytes in the shared memory of backend '{self.settings.backend}': /dev/shm has {free} "
             f"of {total} bytes free and {1 - USABLE_SHARE:.0%} stay unused, enlarge it (in Docker --shm-size) or "

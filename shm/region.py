@@ -40,11 +40,15 @@ class Region:
 
     @classmethod
     def create(cls, name: str, size: int) -> "Region":
-        """Make a new sparse region of `size` bytes (rounded up to pages). Raises OSError."""
+        """Make a new sparse region of `size` bytes (rounded up to pages). Raises OSError.
+
+        Its table has memory from the start: a store into it must not fail when there is none left (SIGBUS).
+        """
         size = -(-size // PAGE) * PAGE
         fd = os.open(DIRECTORY / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(fd, TABLE + size)
+            os.posix_fallocate(fd, 0, TABLE)
             return cls(name, fd, size)
         except BaseException:
             os.close(fd)
@@ -58,7 +62,10 @@ class Region:
             raise ValueError(f"'{name}' is not a region of ours")
         fd = os.open(DIRECTORY / name, os.O_RDWR | os.O_CLOEXEC)
         try:
-            return cls(name, fd, os.fstat(fd).st_size - TABLE)
+            size = os.fstat(fd).st_size - TABLE
+            if size < 0:
+                raise ValueError(f"'{name}' is too short for a region")
+            return cls(name, fd, size)
         except BaseException:
             os.close(fd)
             raise

@@ -73,8 +73,11 @@ class Regions:
         return view
 
     def private(self, ref: TensorRef) -> memoryview:
-        """A copy-on-write mapping of a tensor that lies in a region. Raises KeyError when the region is gone."""
-        return self._open[ref.region].private(ref.offset, ref.byte_size)
+        """A copy-on-write mapping of a tensor that lies in a region. Raises KeyError and ValueError as `view`."""
+        region = self._open[ref.region]
+        if ref.offset + ref.byte_size > region.size:
+            raise ValueError(f"tensor '{ref.name}' reaches beyond its region")
+        return region.private(ref.offset, ref.byte_size)
 
     def mark_done(self, ref: TensorRef) -> None:
         """Give an output block back to its owner; nothing for inline tensors and vanished regions."""

@@ -1,13 +1,20 @@
 """What all tests share: servers that are stopped and checked, and their logs in the report of a failed test."""
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support.server import Server, running
+
+# The gate tries the same examples each time, within a bounded time; HYPOTHESIS_PROFILE=search looks for new ones.
+settings.register_profile("gate", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("search", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 
 @pytest.fixture

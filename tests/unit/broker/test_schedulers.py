@@ -1,0 +1,176 @@
+"""Which requests run together, by Triton's examples; and whatever comes, none is lost and none overtakes."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.request import Request
+from broker.schedulers import DefaultScheduler, DynamicScheduler, make
+from configs.description import DynamicBatching
+from tests.unit.broker.describe import batching, description, infer
+
+
+def request(number: int = 0, batch: int = 1, size: int = 4, enqueued: float = 0.0, **changes: Any) -> Request:
+    message = infer(number, shape=(batch, size))
+    made = Request("h1", message, None, message.inputs, batch, enqueued)
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def dynamic(
+    *preferred: int, delay: float = 0.0, limit: int = 8, batches: list[Request] | None = None
+) -> DynamicScheduler:
+    scheduler = DynamicScheduler(DynamicBatching(preferred or (limit,), delay), limit)
+    for each in batches or []:
+        scheduler.enqueue(each)
+    return scheduler
+
+
+def sizes(scheduler: DynamicScheduler, now: float = 0.0, is_idle: bool = True) -> list[int]:
+    """The total sizes of the batches that leave, one after the other."""
+    found = []
+    while batch := scheduler.next_batch(now, is_idle):
+        found.append(sum(each.batch for each in batch))
+    return found
+
+
+def test_a_configuration_chooses_its_scheduler() -> None:
+    assert type(make(description())) is DefaultScheduler
+    assert type(make(description(batching=batching()))) is DynamicScheduler
+
+
+# ------------------------------------------------------------------------------------------- default
+
+
+def test_by_default_every_request_runs_alone_in_order() -> None:
+    scheduler = DefaultScheduler()
+    requests = [request(n) for n in range(3)]
+    for each in requests:
+        scheduler.enqueue(each)
+    assert len(scheduler) == 3
+    assert scheduler.deadline() is None
+    assert [scheduler.next_batch(0.0, False) for _ in range(4)] == [[each] for each in requests] + [[]]
+
+
+@pytest.mark.parametrize("scheduler", [DefaultScheduler(), dynamic(2)])
+def test_what_comes_back_is_first_and_what_is_taken_out_is_gone(scheduler: DefaultScheduler) -> None:
+    first, second, third = (request(n) for n in range(3))
+    scheduler.enqueue(second)
+    scheduler.enqueue(third)
+    scheduler.requeue(first)
+    assert scheduler.remove(second)
+    assert not scheduler.remove(second)
+    assert scheduler.drain() == [first, third]
+    assert len(scheduler) == 0
+    assert scheduler.drain() == []
+
+
+# ------------------------------------------------------------------------------------------- dynamic, without delay
+
+
+def test_the_queue_is_cut_at_the_largest_preferred_size() -> None:
+    assert sizes(dynamic(4, batches=[request(n) for n in range(7)])) == [4, 3]
+    assert sizes(dynamic(2, 4, batches=[request(n) for n in range(7)])) == [4, 2, 1]
+
+
+def test_without_preference_batches_are_as_large_as_allowed() -> None:
+    assert sizes(dynamic(batches=[request(n) for n in range(20)])) == [8, 8, 4]
+
+
+def test_requests_of_several_items_are_not_cut() -> None:
+    assert sizes(dynamic(batches=[request(0, 3), request(1, 3), request(2, 3)])) == [6, 3]
+    assert sizes(dynamic(4, batches=[request(0, 3), request(1, 3)])) == [3, 3], "the largest preferred is not passed"
+    assert sizes(dynamic(4, batches=[request(0, 6), request(1, 1)])) == [6, 1]
+
+
+def test_only_equal_shapes_run_together_and_nobody_overtakes() -> None:
+    batch = [request(0, size=4), request(1, size=4), request(2, size=5), request(3, size=4)]
+    assert sizes(dynamic(batches=batch)) == [2, 1, 1]
+
+
+def test_a_request_that_met_a_death_runs_alone() -> None:
+    batch = [request(0), request(1, crashes=1), request(2), request(3, kills=1)]
+    assert sizes(dynamic(batches=batch)) == [1, 1, 1, 1]
+
+
+def test_a_model_without_batch_dimension_has_batches_of_one() -> None:
+    scheduler = make(description(batching=batching(1), max_batch_size=0))
+    for number in range(3):
+        scheduler.enqueue(request(number))
+    assert [len(scheduler.next_batch(0.0, True)) for _ in range(4)] == [1, 1, 1, 0]
+
+
+# ------------------------------------------------------------------------------------------- dynamic, with delay
+
+
+def test_requests_wait_for_company_also_when_an_instance_is_idle() -> None:
+    scheduler = dynamic(delay=0.5, batches=[request(0, enqueued=10.0), request(1, enqueued=10.4)])
+    assert scheduler.deadline() == 10.5
+    assert sizes(scheduler, 10.49) == []
+    assert sizes(scheduler, 10.5) == [2], "everything goes with the first that has waited long enough"
+    assert scheduler.deadline() is None
+
+
+def test_a_preferred_size_does_not_wait() -> None:
+    assert sizes(dynamic(4, delay=9.0, batches=[request(n) for n in range(7)])) == [4], "the rest waits"
+    assert sizes(dynamic(2, 4, delay=9.0, batches=[request(n) for n in range(3)])) == [2]
+
+
+def test_what_has_waited_long_enough_may_exceed_the_preferred_size() -> None:
+    scheduler = dynamic(4, delay=1.0, batches=[request(n) for n in range(7)])
+    assert sizes(scheduler, 2.0) == [7]
+
+
+def test_nothing_waits_that_cannot_get_company() -> None:
+    assert sizes(dynamic(delay=9.0, batches=[request(0), request(1, size=5)])) == [1], "another shape is next"
+    assert sizes(dynamic(delay=9.0, batches=[request(0, 5), request(1, 5)])) == [5], "the next does not fit"
+    assert sizes(dynamic(delay=9.0, batches=[request(0, crashes=1)])) == [1], "it runs alone"
+    assert sizes(dynamic(delay=9.0, batches=[request(0, 8)])) == [8], "it is full"
+
+
+def test_behind_a_busy_instance_only_full_batches_queue_up() -> None:
+    assert sizes(dynamic(batches=[request(n) for n in range(7)]), is_idle=False) == []
+    assert sizes(dynamic(batches=[request(n) for n in range(9)]), is_idle=False) == [8]
+    assert sizes(dynamic(4, batches=[request(n) for n in range(9)]), is_idle=False) == [4, 4]
+    assert sizes(dynamic(batches=[request(0), request(1, size=5)]), is_idle=False) == [1], "it does not grow any more"
+
+
+# ------------------------------------------------------------------------------------------- whatever comes
+
+REQUESTS = st.builds(
+    request,
+    st.just(0),
+    st.integers(1, 8),
+    st.sampled_from([4, 4, 4, 5]),
+    st.floats(0, 10),
+    crashes=st.sampled_from([0, 0, 0, 1]),
+)
+
+
+@given(
+    st.lists(REQUESTS, max_size=30),
+    st.sets(st.integers(1, 8), max_size=3),
+    st.sampled_from([0.0, 0.1, 5.0]),
+    st.lists(st.tuples(st.floats(0, 20), st.booleans()), max_size=20),
+)
+def test_nothing_is_lost_or_overtakes_or_is_too_large(
+    requests: list[Request], preferred: set[int], delay: float, looks: list[tuple[float, bool]]
+) -> None:
+    requests.sort(key=lambda each: each.enqueued)
+    scheduler = dynamic(*preferred, delay=delay, batches=requests)
+    left: list[Request] = []
+    for now, is_idle in [*sorted(looks), *[(100.0, True)] * len(requests)]:
+        batch = scheduler.next_batch(now, is_idle)
+        assert sum(each.batch for each in batch) <= 8
+        assert len({each.inputs[0].shape[1:] for each in batch}) <= 1
+        assert len(batch) <= 1 or not any(each.is_solo for each in batch)
+        if not batch and is_idle and len(scheduler):
+            deadline = scheduler.deadline()
+            assert deadline is not None
+            assert deadline > now, "it waits, and nobody knows until when"
+        left += batch
+    assert left == requests
+    assert len(scheduler) == 0
