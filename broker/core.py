@@ -54,6 +54,7 @@ from broker.messages import (
     ModelRemoved,
     PathUnused,
     ProtocolError,
+    ReadyChecked,
     RegionClosed,
     RegionDropped,
     RegionOpened,
@@ -72,6 +73,7 @@ from broker.messages import (
 )
 from broker.models import Instance, InstanceState, Model, VersionState, back_off
 from broker.observer import RequestObserver
+from broker.readiness import Readiness
 from broker.regions import Regions
 from broker.requests import Death, Requests
 from broker.tracing import Tracing
@@ -139,6 +141,7 @@ class Core:
         self.control = Control(self.fleet, config.model_control_mode == "explicit", self._out)
         self._regions = Regions()
         self._custom_metrics = CustomMetrics()
+        self._readiness = Readiness(self._out)
         self._callers: set[str] = set()  # workers whose models call others: they read and are read as frontends
         self._handlers = self._handlers_by_message()
         self._questions = self._questions_by_message()
@@ -209,11 +212,14 @@ class Core:
                 self.requests.frontend_lost(token)
             self._regions.worker_lost(token)
             self._custom_metrics.worker_lost(token)
+            self._readiness.worker_lost(token)
+            self._readiness.frontend_lost(token)
             self.fleet.lost(token, death, now)
         else:
             if peer.role in READERS:
                 self._out += self._regions.frontend_lost(token, self._tokens_of("worker"))
                 self.requests.frontend_lost(token)
+                self._readiness.frontend_lost(token)
             if peer.role == "repository":
                 self._observer.repository = None
                 self.control.repository_lost()
@@ -247,6 +253,7 @@ class Core:
         """Time has passed."""
         self.requests.tick(now)
         self.fleet.tick(now)
+        self._readiness.tick(now)
         due = [entry for entry in self._restarts if entry[0] <= now]
         self._restarts = [entry for entry in self._restarts if entry[0] > now]
         for _, role, name in due:
@@ -262,6 +269,7 @@ class Core:
     def next_deadline(self) -> float:
         """When `tick` should be called at the latest."""
         deadlines = [self._next_tick, self.requests.next_deadline(), self.fleet.next_deadline(), self._exit_deadline]
+        deadlines.append(self._readiness.next_deadline())
         deadlines += [due for due, _, _ in self._restarts]
         return min(deadline for deadline in deadlines if deadline is not None)
 
@@ -312,6 +320,8 @@ class Core:
             LoadModel: lambda peer, message, now: self.control.load(peer.token, message, self._repository()),
             UnloadModel: self._unload,
             MemorySampled: self._sampled,
+            GetModelReady: self._model_ready,
+            ReadyChecked: lambda peer, message, now: self._readiness.checked(peer.token, message),
             DeclareMetric: self._declare_metric,
             ChangeMetric: lambda peer, message, now: self._custom_metrics.change(message),
             DropMetric: lambda peer, message, now: self._custom_metrics.drop(peer.token, message),
@@ -322,7 +332,6 @@ class Core:
         models = self.models
         return {
             GetServerReady: lambda _: {"live": self._exit_deadline is None, "ready": self.is_ready},
-            GetModelReady: lambda q: {"ready": answers.is_model_ready(models, q.model, q.version)},
             GetModelMetadata: lambda q: answers.metadata(models, q.model, q.version),
             GetModelConfig: lambda q: answers.look_up(models, q.model, q.version).description.config,
             GetLabels: lambda q: answers.labels(models, q.model, q.version),
@@ -379,6 +388,15 @@ class Core:
         config = metrics_config.parse(self.config.metrics_config)
         own = metrics.families(self.models, self._memory, self._system, config, self._now)
         return own + self._custom_metrics.families()
+
+    def _model_ready(self, peer: Peer, question: GetModelReady, now: float) -> None:
+        is_ready = answers.is_model_ready(self.models, question.model, question.version)
+        version = answers.look_up(self.models, question.model, question.version) if is_ready else None
+        if version is None or not version.is_asked:
+            self._reply(peer, question.request, lambda: {"ready": is_ready})
+        else:
+            ready = [instance for instance in version.instances if instance.state is InstanceState.READY]
+            self._readiness.ask(peer.token, question, ready, now)
 
     def _declare_metric(self, peer: Peer, message: DeclareMetric, _now: float) -> None:
         self._reply(peer, message.request, lambda: self._custom_metrics.declare(peer.token, message))
@@ -535,7 +553,9 @@ class Core:
         described = [m.description for m in self.models.values() if m.description is not None]
         backends = {d.name: d.backend for d in described}
         arenas = {b: self.config.shm(b) for b in {"", *backends.values()}}
-        self._directory = Directory(backends, arenas, tuple([d.name for d in described if d.decoupled]))
+        newest = [version.description for model in self.models.values() if (version := model.newest_ready())]
+        decoupled = {d.name for d in (*described, *newest) if d.decoupled}
+        self._directory = Directory(backends, arenas, tuple(sorted(decoupled)))
         self._out += [Send(token, self._directory) for token in self._tokens_of(*READERS)]
 
     def _check_started(self, now: float) -> None:

@@ -25,6 +25,7 @@ from broker.requests import Death, Requests
 from configs import metrics_config
 from configs.description import Instance as InstanceSpec
 from configs.description import ModelDescription, TensorSpec
+from configs.errors import ConfigError
 from configs.server import ServerConfig
 
 UNLOAD_SECONDS = 30.0
@@ -270,9 +271,15 @@ class Fleet:
         """An instance is ready."""
         version = instance.version
         instance.ready_at = instance.busy_since = now
+        try:
+            version.complete(_specs(message.inputs), _specs(message.outputs), message.config)
+        except ConfigError as error:
+            self._fail_load(instance, f"Invalid argument: {error}", now)
+            return
+        version.is_asked = message.is_asked
+        self.is_changed = True
         if instance.state is InstanceState.LOADING:
             instance.state = InstanceState.READY
-        version.complete(_specs(message.inputs), _specs(message.outputs))
         self._settle(version, now)
         self._requests.dispatch(version, now)
 

@@ -4,11 +4,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from broker.request import Request
 from broker.schedulers import Scheduler, make
 from broker.statistics import Statistics
 from broker.validation import Signature, Validator
+from configs import completion
 from configs.description import Instance as InstanceSpec
 from configs.description import ModelDescription, TensorSpec
 
@@ -118,6 +120,8 @@ class Version:
     order: deque[Request] = field(default_factory=deque)  # unanswered, when preserve_ordering
     down_since: float | None = None
     executing: int = 0  # requests at workers
+    completed: dict[str, Any] = field(default_factory=dict)  # fields of the configuration that its model has set
+    is_asked: bool = False  # the model has a say in whether it is ready
     load_seconds: float = 0.0
     load_began: float | None = None
     calls: int = 0  # requests of other models that are not answered
@@ -170,16 +174,26 @@ class Version:
         refused = self.description.parameters.get("retry_on_crash", "true").lower() in {"false", "off", "0"}
         return not refused and not self.description.decoupled
 
-    def complete(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-        """Take over what the worker found where the configuration declares no inputs or outputs."""
+    def complete(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], completed: dict[str, Any]) -> None:
+        """Take over what the worker found: inputs and outputs that the configuration does not declare, and fields of
+        it that the model has set. Raises ConfigError."""
+        if completed != self.completed:
+            completion.complete(self.description, completed)  # raises before anything is changed
+            self.completed = completed
+            self.reschedule(self.description)
         self.signature = self.signature._replace(
-            inputs=self.signature.inputs or tuple(inputs), outputs=self.signature.outputs or tuple(outputs)
+            max_batch_size=self.description.max_batch_size,
+            inputs=self.signature.inputs or tuple(inputs),
+            outputs=self.signature.outputs or tuple(outputs),
         )
         self.validator = Validator(self.signature)
 
     def reschedule(self, description: ModelDescription) -> None:
-        """Go on under new scheduling settings; the queue is kept."""
-        if description.dynamic_batching != self.description.dynamic_batching:
+        """Go on under new scheduling settings; the queue is kept. Raises ConfigError."""
+        if self.completed:
+            description = completion.complete(description, self.completed)
+        old = self.description
+        if (description.dynamic_batching, description.max_batch_size) != (old.dynamic_batching, old.max_batch_size):
             queued = self.scheduler.drain()
             self.scheduler = make(description)
             for request in reversed(queued):

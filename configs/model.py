@@ -60,7 +60,7 @@ def _describe(directory: Path, config: Node, server: ServerConfig, gpus: Sequenc
         inputs=tuple(_tensor(tensor, directory) for tensor in form["input"]),
         outputs=tuple(_tensor(tensor, directory) for tensor in form["output"]),
         instances=instances.expand(groups, gpus),
-        dynamic_batching=_dynamic_batching(form),
+        dynamic_batching=dynamic_batching(form),
         decoupled=form.get("model_transaction_policy", {}).get("decoupled", False),
         parameters={key: parameter["string_value"] for key, parameter in form["parameters"].items()},
         config=form,
@@ -220,7 +220,8 @@ def _labels(file: Path) -> tuple[str, ...]:
     return tuple(line.removesuffix("\r") for line in lines)
 
 
-def _dynamic_batching(form: dict[str, Any]) -> DynamicBatching | None:
+def dynamic_batching(form: dict[str, Any]) -> DynamicBatching | None:
+    """The block of a normalised configuration, None when there is none."""
     block = form.get("dynamic_batching")
     if block is None:
         return None

@@ -1,9 +1,10 @@
 """What a backend is: code that loads one kind of model and executes batches of requests on it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import NamedTuple, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from broker.messages import ErrorCode, Item
 from workers.calls import Calls
@@ -26,10 +27,16 @@ class IO(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """The inputs and outputs that the model itself declares; empty where the configuration does."""
+    """The inputs and outputs that the model itself declares; empty where the configuration does.
+
+    `config` are fields of the configuration that the model has completed, in its JSON form. `check` says whether the
+    model is ready in its own eyes: None, or why not; it is called on a thread of its own.
+    """
 
     inputs: tuple[IO, ...] = ()
     outputs: tuple[IO, ...] = ()
+    config: Mapping[str, Any] = MappingProxyType({})
+    check: Callable[[], BackendError | None] | None = None
 
 
 class Execution:

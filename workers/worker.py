@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from broker.child import Place
 from broker.messages import (
@@ -14,6 +14,7 @@ from broker.messages import (
     Abandon,
     Answer,
     Beat,
+    CheckReady,
     ClientRegion,
     ClientRegionGone,
     Credit,
@@ -29,6 +30,7 @@ from broker.messages import (
     Message,
     Part,
     PeerGone,
+    ReadyChecked,
     RegionClosed,
     RegionDropped,
     RegionOpened,
@@ -70,6 +72,8 @@ class Worker:
         inputs = Inputs(self._regions, self._client_memory)
         self._host = Host(inputs, self._log, self._streams, self._calls)
         self._backend: Backend | None = None
+        self._check: Callable[[], BackendError | None] | None = None
+        self._checking = threading.Lock()
         self._verbosity = 0
 
     def run(self) -> None:
@@ -106,6 +110,8 @@ class Worker:
                 self._calls.respond(message)
             case Answer():
                 self._calls.answer(message)
+            case CheckReady(number):
+                threading.Thread(target=self._check_ready, args=(number,), name="is_ready", daemon=True).start()
             case ClientRegion():
                 self._client_memory.add(message)
             case ClientRegionGone(number):
@@ -114,6 +120,16 @@ class Worker:
                 self._verbosity = level
             case _:
                 return
+
+    def _check_ready(self, number: int) -> None:
+        if self._check is None or not self._checking.acquire(blocking=False):
+            return  # it still does not answer
+        try:
+            error = self._check()
+        finally:
+            self._checking.release()
+        code, text = (ErrorCode.OK, "") if error is None else (error.code, str(error))
+        self._connection.send(ReadyChecked(number, code, text))
 
     def _log(self, level: str, text: str) -> None:
         """Any thread of the model may log; what the main thread says leaves at once, before a crash can take it."""
@@ -144,7 +160,11 @@ class Worker:
         else:
             gc.collect()
             gc.freeze()  # what the model holds for good need not be walked again
-            self._connection.send(Loaded(interface.inputs, interface.outputs))
+            self._check = interface.check
+            if self._check is not None:
+                self._connection.share()  # it is asked while the model executes, too
+            loaded = Loaded(interface.inputs, interface.outputs, dict(interface.config), self._check is not None)
+            self._connection.send(loaded)
 
     def _unload(self) -> None:
         if self._backend is None:

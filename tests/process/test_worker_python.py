@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from broker.messages import ErrorCode, LoadFailed, Log, Result
+from broker.messages import CheckReady, ErrorCode, Execute, LoadFailed, Log, Result
 from tests.support.worker import FakeBroker, item, tensor, write_model
 
 CONFIG = {
@@ -379,17 +379,27 @@ def auto_complete_config(config):
     config.add_input({"name": "IN", "data_type": "TYPE_STRING", "dims": [-1, 2]})
     config.add_output({"name": "OUT", "data_type": "TYPE_INT8", "dims": [1]})
     config.set_max_batch_size(4)
+    config.set_dynamic_batching()
+    config.set_model_transaction_policy({"decoupled": True})
+    config.as_dict()["parameters"] = {"dropped": {"string_value": "1"}}
     return config
 def initialize(self, args):
     config = json.loads(args["model_config"])
-    assert config["output"][0]["name"] == "OUT" and config["max_batch_size"] == 0
+    assert config["output"][0]["name"] == "OUT" and config["max_batch_size"] == 4
+    assert config["model_transaction_policy"] == {"decoupled": True} and "parameters" not in config
 """
     path = model(tmp_path, body)
     with FakeBroker() as broker:
         loaded = broker.loaded("python", path, {"max_batch_size": 0})
         assert loaded.inputs == (("IN", "BYTES", (-1, 2)),)
         assert loaded.outputs == (("OUT", "INT8", (1,)),)
-        assert "sets max_batch_size" in broker.wait_for("Log").text
+        assert json.loads(json.dumps(loaded.config)) == {
+            "max_batch_size": 4,
+            "input": [{"name": "IN", "data_type": "TYPE_STRING", "dims": [-1, 2]}],
+            "output": [{"name": "OUT", "data_type": "TYPE_INT8", "dims": [1]}],
+            "dynamic_batching": {},
+            "model_transaction_policy": {"decoupled": True},
+        }
     with FakeBroker() as broker:
         broken = broker.load("python", path, {"input": [tensor("IN", "TYPE_FP32", -1, 2)]})
         assert isinstance(broken, LoadFailed)
@@ -400,3 +410,51 @@ def initialize(self, args):
     with FakeBroker() as broker:
         settings = {"auto-complete-config": "false"}
         assert "KeyError: 'output'" in broker.load("python", path, {}, settings=settings).error
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "text"),
+    [
+        ("def is_ready(self):\n    return True", ErrorCode.OK, ""),
+        ("async def is_ready(self):\n    return True", ErrorCode.OK, ""),
+        (
+            "def is_ready(self):\n    return False",
+            ErrorCode.UNAVAILABLE,
+            "Model 'model_0_0' is not ready (user-defined check failed).",
+        ),
+        ("def is_ready(self):\n    return 1", ErrorCode.INTERNAL, "is_ready() must return a boolean value"),
+        ("def is_ready(self):\n    raise ValueError('no')", ErrorCode.INTERNAL, "ValueError: no\n\nAt:\n"),
+    ],
+)
+def test_is_ready(tmp_path: Path, body: str, code: ErrorCode, text: str) -> None:
+    with FakeBroker() as broker:
+        assert broker.loaded("python", model(tmp_path, ECHO + body), CONFIG).is_asked
+        broker.send(CheckReady(7))
+        answer = broker.wait_for("ReadyChecked")
+        assert (answer.number, answer.code) == (7, code)
+        assert answer.error.startswith(text)
+        assert broker.stop() == 0
+
+
+def test_is_ready_is_asked_while_the_model_executes(tmp_path: Path) -> None:
+    body = """
+def execute(self, requests):
+    import time
+    deadline = time.monotonic() + 30
+    while not getattr(self, "asked", False) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array([self.asked]))]) for _ in requests]
+def is_ready(self):
+    self.asked = True
+    return True
+"""
+    with FakeBroker() as broker:
+        broker.loaded("python", model(tmp_path, body), CONFIG)
+        broker.send(Execute(1, (item(broker.ref("IN", ONES)),)), CheckReady(1))
+        assert broker.wait_for("ReadyChecked").code == ErrorCode.OK
+        assert broker.wait_for("Executed").results[0].code == ErrorCode.OK
+
+
+def test_models_without_a_say_are_not_asked(tmp_path: Path) -> None:
+    with FakeBroker() as broker:
+        assert not broker.loaded("python", model(tmp_path, ECHO), CONFIG).is_asked

@@ -1,5 +1,6 @@
 """The Python backend: a model is a class `TritonPythonModel` in a file of the model's version directory."""
 
+import asyncio
 import copy
 import inspect
 import json
@@ -20,6 +21,8 @@ from workers.pb_requests import Batch, InferenceRequest
 from workers.pb_responses import InferenceResponse
 from workers.pb_server import server
 
+_COMPLETED = ("max_batch_size", "input", "output", "dynamic_batching", "model_transaction_policy")
+"""What `auto_complete_config` may set."""
 _OWN_FILES = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
@@ -36,6 +39,7 @@ class PythonBackend:
         self._path = ""
         self._instance: Any = None
         self._output_names: frozenset[str] = frozenset()
+        self._found: dict[str, Any] = {}  # what auto_complete_config has changed
         self._is_decoupled = False
         self._coroutines = Coroutines()
 
@@ -67,6 +71,8 @@ class PythonBackend:
         return Interface(
             () if model.inputs else tuple(_io(entry) for entry in config.get("input", ())),
             () if model.outputs else tuple(_io(entry) for entry in config.get("output", ())),
+            self._found,
+            self._check_ready if hasattr(instance, "is_ready") else None,
         )
 
     def execute(self, requests: Sequence[Item], execution: Execution) -> Sequence[Outcome | None]:
@@ -85,6 +91,21 @@ class PythonBackend:
         self._calls.attempt = 0
         execution.outputs_are_computed()
         return [refused[i] if i in refused else next(outcomes) for i in range(len(requests))]
+
+    def _check_ready(self) -> BackendError | None:
+        """What the model's `is_ready` says."""
+        try:
+            answer = self._instance.is_ready()
+            if inspect.iscoroutine(answer):
+                answer = asyncio.run(answer)
+        except BaseException as error:
+            return BackendError(ErrorCode.INTERNAL, describe(error))
+        if not isinstance(answer, bool):
+            return BackendError(ErrorCode.INTERNAL, "is_ready() must return a boolean value")
+        if not answer:
+            text = f"Model '{self._model.instance}' is not ready (user-defined check failed)."
+            return BackendError(ErrorCode.UNAVAILABLE, text)
+        return None
 
     def unload(self) -> None:
         """Finalize the instance; what it raises is only logged."""
@@ -178,7 +199,7 @@ class PythonBackend:
     # ------------------------------------------------------------------------------------------- load
 
     def _complete(self, model_class: Any) -> dict[str, Any]:
-        """The configuration with the inputs and outputs that the model's `auto_complete_config` adds."""
+        """The configuration with what the model's `auto_complete_config` adds."""
         model = self._model
         is_wanted = model.settings.get("auto-complete-config", "true").lower() == "true"
         if not is_wanted or not hasattr(model_class, "auto_complete_config"):
@@ -190,14 +211,9 @@ class PythonBackend:
                 f"auto_complete_config function in model '{model.name}' must return a valid pb.ModelConfig object.",
             )
         wanted = completed.as_dict()
-        for key in ("max_batch_size", "dynamic_batching", "model_transaction_policy"):
-            if wanted.get(key) != model.config.get(key):
-                self._log(
-                    "W",
-                    f"auto_complete_config of model '{model.name}' sets {key}, which is not applied: "
-                    "write it in config.pbtxt",
-                )
-        return {**model.config, "input": wanted.get("input", []), "output": wanted.get("output", [])}
+        found = {key: wanted[key] for key in _COMPLETED if key in wanted and wanted[key] != model.config.get(key)}
+        self._found = json.loads(json.dumps(found))
+        return {**model.config, **found}
 
     def _arguments(self, config: dict[str, Any]) -> dict[str, str]:
         model = self._model

@@ -379,7 +379,7 @@ class World:
         worker.load = None
         if has_region:
             self._open_region(worker)
-        self.say(worker, LoadFailed(ErrorCode.INTERNAL, error) if error else Loaded((), ()))
+        self.say(worker, LoadFailed(ErrorCode.INTERNAL, error) if error else Loaded((), (), {}, False))
         self.deliver(worker)
 
     def _open_region(self, process: Process) -> None:
