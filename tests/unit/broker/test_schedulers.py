@@ -154,7 +154,7 @@ REQUESTS = st.builds(
     st.lists(REQUESTS, max_size=30),
     st.sets(st.integers(1, 8), max_size=3),
     st.sampled_from([0.0, 0.1, 5.0]),
-    st.lists(st.tuples(st.floats(0, 20), st.booleans()), max_size=20),
+    st.lists(st.tuples(st.floats(10, 20), st.booleans()), max_size=20),
 )
 def test_nothing_is_lost_or_overtakes_or_is_too_large(
     requests: list[Request], preferred: set[int], delay: float, looks: list[tuple[float, bool]]
