@@ -56,6 +56,7 @@ def inference_handlers(service: Service, streams: Streams, restrictions: Restric
         return await infer(service, request, metadata)
 
     async def model_stream_infer(requests: AsyncIterable[bytes], context: Context, metadata: Metadata) -> None:
+        await context.send_initial_metadata(())  # a status cannot overtake it, as it could with the first message
         await streams.serve(requests, context.write, metadata)
 
     return {

@@ -181,35 +181,66 @@ def test_in_strict_mode_an_error_is_the_streams_status(server: GrpcServer) -> No
     wait_for_cancel(server, "cancelled by an error")
 
 
-def test_bytes_that_are_no_message_end_the_stream(server: GrpcServer) -> None:
-    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
-        list(channel.stream_stream(METHOD)(iter([b"\xff"]), timeout=SECONDS))
-    assert caught.value.code() == grpc.StatusCode.INTERNAL
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_bytes_that_are_no_message_end_the_stream(server: GrpcServer, number: int) -> None:
+    refused = service_pb2.ModelInferRequest(model_name="echo")
+    refused.inputs.add(name="without data")
+    requests = [*[refused.SerializeToString()] * number, b"\xff"]
+    with grpc.insecure_channel(server.address) as channel:
+        for _ in range(20):  # the error meets the first response while gRPC is sending it
+            with pytest.raises(grpc.RpcError) as caught:
+                list(channel.stream_stream(METHOD)(iter(requests), timeout=SECONDS))
+            assert caught.value.code() == grpc.StatusCode.INTERNAL
 
 
 # ----------------------------------------------------------------------------------------------- flow and the end
 
 
-def test_a_slow_reader_holds_up_the_model_and_nothing_else(server: GrpcServer) -> None:
-    count = 5_000
-    window = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)]  # else the client takes megabytes
+WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)]
+"""Options of a client that takes 64 KB ahead of what is read; by default it takes megabytes."""
+
+
+def wait_until_held_up(server: GrpcServer, request_id: str) -> int:
+    """Wait until no response to this request is taken any more; how many were. Others are served meanwhile."""
+    asked = infer_of(server, request_id)
 
     def consumed() -> int:
         return sum(isinstance(m, Consumed) and m.request == asked.request for m in tuple(server.broker.seen))
 
-    with grpc.insecure_channel(server.address, window) as channel:
+    before = -1
+    while before != (before := consumed()):
+        with triton.InferenceServerClient(server.address) as other:
+            for _ in range(20):
+                assert other.is_server_live()
+        time.sleep(0.2)  # no event tells that nothing happens
+    return before
+
+
+def test_a_slow_reader_holds_up_the_model_and_nothing_else(server: GrpcServer) -> None:
+    count = 5_000
+    with grpc.insecure_channel(server.address, WINDOW) as channel:
         responses = open_stream(channel)(iter([counting("slow reader", count)]), timeout=SECONDS * 2)
         next(responses)
-        asked = infer_of(server, "slow reader")
-        before = -1
-        while before != (before := consumed()):
-            with triton.InferenceServerClient(server.address) as other:
-                for _ in range(20):
-                    assert other.is_server_live()
-            time.sleep(0.2)  # no event tells that nothing happens
-        assert before < count // 2
+        assert wait_until_held_up(server, "slow reader") < count // 2
         numbers = [int.from_bytes(r.infer_response.raw_output_contents[0], "little") for r in responses]
     assert numbers == [*range(1, count)]
+
+
+def test_an_error_comes_after_what_is_being_written(server: GrpcServer) -> None:
+    requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    requests.put(counting("held up", 5_000).SerializeToString())
+    told: list[Any] = []
+    with grpc.insecure_channel(server.address, WINDOW) as channel:
+        responses = channel.stream_stream(METHOD)(iter(requests.get, None), timeout=SECONDS)
+        next(responses)
+        taken = wait_until_held_up(server, "held up")
+        requests.put(b"\xff")
+        wait_for_cancel(server, "held up")
+        with pytest.raises(grpc.RpcError) as caught:
+            told.extend(responses)
+        requests.put(None)
+    assert caught.value.code() == grpc.StatusCode.INTERNAL
+    assert len(told) == taken
 
 
 def test_a_client_that_leaves_cancels_everything_of_its_stream(server: GrpcServer) -> None:
