@@ -87,10 +87,12 @@ class PythonBackend:
                 refused[index] = error
         execution.inputs_are_ready()
         self._calls.attempt = execution.attempt
-        outcomes = iter(self._run(received) if received else ())
+        outcomes = self._run(received) if received else []
         self._calls.attempt = 0
         execution.outputs_are_computed()
-        return [refused[i] if i in refused else next(outcomes) for i in range(len(requests))]
+        for index, refusal in refused.items():  # ascending
+            outcomes.insert(index, refusal)
+        return outcomes
 
     def _check_ready(self) -> BackendError | None:
         """What the model's `is_ready` says."""
