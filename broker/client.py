@@ -17,6 +17,7 @@ from broker.messages import (
     Cancel,
     Consumed,
     Directory,
+    ErrorCode,
     Hello,
     Infer,
     Message,
@@ -26,6 +27,7 @@ from broker.messages import (
     RegionDropped,
     RegionOpened,
     Response,
+    Serving,
     Stop,
     Welcome,
 )
@@ -97,6 +99,10 @@ class Client:
         welcome = await self._welcome
         self._beat()
         return welcome
+
+    def serving(self) -> None:
+        """Tell the broker that this frontend takes requests now."""
+        self._send(Serving())
 
     # ------------------------------------------------------------------------------------------- requests
 
@@ -263,11 +269,15 @@ class Client:
             try:
                 self._dealer.send([message])
             except (TypeError, ValueError, OverflowError) as error:
-                pending = self._pending.pop(getattr(message, "request", 0), None)
+                number = getattr(message, "request", 0)
+                pending = self._pending.pop(number, None)
                 if pending is None:
                     raise
                 self.release(pending.blocks)
-                if pending.future is not None and not pending.future.done():
+                if pending.queue is not None:
+                    text = f"the request cannot be passed on: {error}"
+                    pending.queue.put_nowait(Response(number, ErrorCode.INTERNAL, text, "", -1, (), {}, Part.FINAL))
+                elif pending.future is not None and not pending.future.done():
                     pending.future.set_exception(error)
 
     def _receive(self) -> None:

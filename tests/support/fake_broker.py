@@ -169,6 +169,11 @@ class FakeBroker:
         raise AssertionError(f"not seen; last were {self.seen[-5:]}")
 
     @property
+    def socket(self) -> str:
+        """Where it listens on the fabric."""
+        return str(self._path)
+
+    @property
     def lent_blocks(self) -> int:
         """Output blocks that their readers have not given back."""
         self._arena.collect()
@@ -194,7 +199,7 @@ class FakeBroker:
             case Hello():
                 regions = [RegionOpened(name) for name in self._announced]
                 directory = Directory({"echo": "fake"}, {"fake": ARENA, "": ARENA}, ("stream",))
-                return [Welcome(self.options | self._own_options[token]), directory, *regions]
+                return [Welcome(self.options | self._own_options.get(token, {})), directory, *regions]
             case RegionOpened(name):
                 self._regions.open(name)
             case Infer():
