@@ -1,5 +1,6 @@
 """The metric families of the metrics page, made from the core's state. Pure; names and labels are Triton's."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -50,6 +51,8 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Version], float]], ...] = (
     ),
 )
 
+
+_NO_LABEL = re.compile(r"[^a-zA-Z0-9_]")  # what the name of a label cannot have
 
 _SYSTEM = {
     "nv_cpu_utilization": "CPU utilization rate [0.0 - 1.0]",
@@ -184,7 +187,13 @@ def _instances(versions: Iterable[Version], memory: dict[int, int]) -> list[dict
 
 
 def _labels(version: Version) -> dict[str, str]:
-    return {"model": version.model, "version": str(version.number)}
+    """The model, and the `metric_tags` of its configuration with `_` before their names."""
+    tags = version.description.config.get("metric_tags", {})
+    return {
+        "model": version.model,
+        "version": str(version.number),
+        **{f"_{_NO_LABEL.sub('_', tag)}": text for tag, text in tags.items()},
+    }
 
 
 def _family(name: str, kind: str, text: str, samples: list[Sample]) -> dict[str, Any]:

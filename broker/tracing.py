@@ -61,8 +61,9 @@ class Tracing:
         self._check({**self._in_force(""), **changed})
         if question.settings:
             self._changed[scope] = changed
-            for model in (scope,) if scope else (*self._seen, *self._left, ""):
-                self._left.pop(model, None)
+        if "trace_count" in question.settings:
+            for model in [model for model in self._left if self._follows(model, scope)]:
+                del self._left[model]
         return self.settings(scope)
 
     def settings(self, scope: str) -> dict[str, list[str]]:
@@ -87,6 +88,10 @@ class Tracing:
     def _in_force(self, scope: str) -> dict[str, list[str]]:
         own = self._changed.get(scope, {}) if scope else {}
         return {**self._start, **self._changed.get("", {}), **own}
+
+    def _follows(self, model: str, scope: str) -> bool:
+        """Whether the count of a model (`""`: the server's) is that of `scope`."""
+        return model == scope or (not scope and "trace_count" not in self._changed.get(model, {}))
 
     def _check(self, settings: dict[str, list[str]]) -> None:
         if settings["trace_level"] == ["OFF"]:

@@ -34,7 +34,7 @@ _REFUSED = (
     "model_operations",
     "model_repository_agents",
 )
-_HINTS = ("optimization", "metric_tags", "model_metrics")
+_HINTS = ("optimization", "model_metrics")
 _REFUSED_SWITCHES = (("response_cache", "enable"),)
 _REFUSED_OF_GROUPS = ("passive", "secondary_devices")
 _HINTS_OF_GROUPS = ("host_policy", "rate_limiter")

@@ -70,6 +70,14 @@ def test_a_request_takes_its_queue_and_its_computation() -> None:
     assert value(found["nv_inference_compute_infer_duration_us"]) == pytest.approx(200_000, rel=0.01)
 
 
+def test_the_tags_of_a_model_are_labels() -> None:
+    world = World()
+    tags = {"metric_tags": {"team": "vision", "cost-center": "7"}}
+    world.start(description("a", config=tags))
+    ((labels, _, _),) = page(world)["nv_inference_count"]
+    assert labels == {**LABELS, "_team": "vision", "_cost_center": "7"}
+
+
 def test_requests_that_wait_are_pending() -> None:
     world = World()
     world.start(description("a", batching=batching(delay=100.0)))

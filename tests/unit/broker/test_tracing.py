@@ -163,6 +163,17 @@ def test_a_model_with_settings_of_its_own_is_counted_apart() -> None:
     assert sampled(tracing, 4, "m") == [2, 4]
 
 
+def test_only_a_count_that_is_given_begins_anew() -> None:
+    tracing = Tracing(FILE, 1)
+    update(tracing, trace_count=["1"])
+    update(tracing, "n", trace_count=["1"])
+    assert (sampled(tracing, 3, "m"), sampled(tracing, 3, "n")) == ([1], [1])
+    update(tracing, log_frequency=["5"])
+    assert (sampled(tracing, 3, "m"), sampled(tracing, 3, "n")) == ([], [])
+    update(tracing, trace_count=["2"])
+    assert (sampled(tracing, 3, "m"), sampled(tracing, 3, "n")) == ([1, 2], [])
+
+
 def test_a_model_can_be_traced_alone() -> None:
     tracing = Tracing(TraceConfig(file="t"), 1)
     update(tracing, "n", trace_level=["TIMESTAMPS"], trace_rate=["1"])

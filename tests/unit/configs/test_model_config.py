@@ -397,7 +397,6 @@ def test_files_by_compute_capability_are_refused_on_a_gpu(described: Describe) -
     "text",
     [
         "optimization { priority: PRIORITY_MAX }",
-        'metric_tags { key: "a" value: "b" }',
         "model_metrics { metric_control { } }",
         'instance_group { host_policy: "p" }',
         "instance_group { rate_limiter { priority: 2 } }",
