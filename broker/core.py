@@ -63,6 +63,7 @@ from broker.messages import (
     RepositoryScanned,
     Responded,
     Sample,
+    Serving,
     SetVerbosity,
     Stop,
     UnloadModel,
@@ -151,6 +152,7 @@ class Core:
         self._next_sample = 0.0
         self._now = 0.0
         self._is_scanned = False
+        self._serving: set[str] = set()  # the roles of frontends that have taken requests
         self._deaths: dict[str, int] = {}  # quick deaths by the name of a process that is no worker
         self._restarts: list[tuple[float, str, str]] = []  # due, role, name
         self._next_tick = 0.0
@@ -304,6 +306,7 @@ class Core:
             Executed: self._executed,
             Responded: self._responded,
             Beat: self._beat,
+            Serving: lambda peer, message, now: self._serving.add(peer.role),
             RegionOpened: self._region_opened,
             RegionClosed: self._region_closed,
             RegionDropped: lambda peer, message, now: self._do(self._regions.dropped(peer.token, message.name)),
@@ -561,6 +564,8 @@ class Core:
     def _check_started(self, now: float) -> None:
         versions = [v for model in self.models.values() for v in model.versions.values()]
         if any(version.state is VersionState.LOADING for version in versions):
+            return
+        if self._serving < {role for role, count in self._frontends.counts.items() if count}:
             return
         self.is_started = True
         failed = [m.name for m in self.models.values() if m.rejected]

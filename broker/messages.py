@@ -76,6 +76,10 @@ class Beat(NamedTuple):
     shm_mapped: int
 
 
+class Serving(NamedTuple):
+    """A frontend takes requests from now on."""
+
+
 class RegionOpened(NamedTuple):
     """A producer has made a region: the broker passes it on, its readers map it."""
 
@@ -616,6 +620,7 @@ class Sample(NamedTuple):
 Message: TypeAlias = (
     Hello
     | Beat
+    | Serving
     | RegionOpened
     | RegionClosed
     | RegionDropped

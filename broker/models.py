@@ -87,7 +87,8 @@ class Instance:
         """An execution took so long: fast models may have more batches waiting."""
         average = self.execution_seconds
         self.execution_seconds = seconds if average is None else 0.8 * average + 0.2 * seconds
-        self.capacity = 1 + prefetch(self.execution_seconds)
+        if self.version.retries_started:  # else no answer may wait for the next execution, which may crash
+            self.capacity = 1 + prefetch(self.execution_seconds)
 
 
 def prefetch(execution_seconds: float | None) -> int:

@@ -1,5 +1,6 @@
 """The tables that the server prints for people. Pure text."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -70,4 +71,4 @@ def _device(instance: Instance) -> str:
 
 def _wrap(cell: str) -> list[str]:
     lines = [line.rstrip() for line in cell.splitlines() if line.strip()] or [""]
-    return [line[i : i + _WIDEST] for line in lines for i in range(0, len(line), _WIDEST)]
+    return [part for line in lines for part in textwrap.wrap(line, _WIDEST, drop_whitespace=False) or [""]]

@@ -40,6 +40,7 @@ async def _live(place: Place, role: str, serve: Serve) -> None:
     client = Client(place, role, stop.set)
     options = (await client.connect()).options
     server = await serve(client, options, place)
+    client.serving()
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)

@@ -188,3 +188,14 @@ def test_no_message_stops_the_broker(
             if isinstance(effect, Emit):
                 assert effect.level in {"I", "W", "E", "V"}
     world.core.tick(world.now + 1)
+
+
+def test_the_server_is_started_when_its_frontends_take_requests() -> None:
+    world = World(frontends={"http": 1, "grpc": 1})
+    (http,), (grpc,) = world.of("http"), world.of("grpc")
+    world.scanned()
+    world.greet(http)
+    assert not world.core.is_started
+    world.greet(grpc)
+    assert world.core.is_started
+    assert world.core.is_ready

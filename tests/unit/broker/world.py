@@ -42,6 +42,7 @@ from broker.messages import (
     Responded,
     Response,
     Result,
+    Serving,
     Stop,
 )
 from broker.models import Instance, InstanceState, Version
@@ -371,6 +372,8 @@ class World:
         self.say(process, Hello(PROTOCOL, process.role, 4711))
         if process.role in READERS:
             self._open_region(process)
+        if process.role not in {"worker", "repository"}:
+            self.say(process, Serving())
         self.deliver(process)
 
     def load(self, worker: Process, error: str = "", has_region: bool = True) -> None:
