@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from broker import metrics
+from configs.metrics_config import MetricsConfig
 from configs.options import flag_of
 from configs.settings import OPTIONS
 from tests.docs.blocks import PAGES, ROOT
@@ -19,20 +20,9 @@ from tests.support.server import Server
 OTHERS_FLAGS = {"--shm-size", "--ipc", "--gpus", "--extra-index-url", "--data-binary"}
 """Flags of other programs that the pages mention."""
 TRITONS_METRICS = {
-    "nv_cpu_utilization",
-    "nv_cpu_memory_total_bytes",
-    "nv_cpu_memory_used_bytes",
-    "nv_gpu_utilization",
-    "nv_gpu_memory_total_bytes",
-    "nv_gpu_memory_used_bytes",
-    "nv_gpu_power_usage",
-    "nv_gpu_power_limit",
-    "nv_energy_consumption",
     "nv_pinned_memory_pool_total_bytes",
     "nv_pinned_memory_pool_used_bytes",
     "nv_cache_num_hits_per_model",
-    "nv_inference_request_summary_us",
-    "nv_inference_first_response_histogram_ms",
 }
 """Metrics that the pages mention because they are missing."""
 TOP = ("ARCHITECTURE.md", "broker", "workers", "frontends", "shm", "configs", "tests", "bench", "docs", "examples")
@@ -141,7 +131,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 def _families() -> set[str]:
-    return {family["name"] for family in metrics.families({}, {})}
+    return {family["name"] for family in metrics.families({}, {}, {}, MetricsConfig(), 0.0)}
 
 
 def _script_flags() -> set[str]:
