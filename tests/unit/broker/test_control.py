@@ -151,6 +151,15 @@ def test_a_reload_lets_go_of_the_old_files_when_their_last_request_is_done() -> 
     world.check_settled()
 
 
+def test_files_that_serve_on_are_not_let_go() -> None:
+    client = Client("explicit", description("a"))
+    client.load("a")
+    client.describe(description("a", fingerprint="b"))
+    client.boot()
+    client.world.settle()
+    assert not [message for message in client.told if isinstance(message, PathUnused)]
+
+
 def test_what_the_repository_finds_wrong_is_the_answer() -> None:
     client = Client()
     number = client.load("a")
@@ -199,6 +208,7 @@ def test_unload_lets_running_requests_finish_and_refuses_new_ones() -> None:
     world.settle()
     assert running.responses[0].code == ErrorCode.OK
     assert client.index() == [{"name": "a", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"}]
+    assert PathUnused("/models/a") in client.told
     assert world.core.is_ready
     world.check_settled()
 

@@ -247,6 +247,16 @@ def test_traces_leave_in_batches_and_the_rest_at_the_end(collector: Collector) -
     assert sent == [2, 2, 1]
 
 
+def test_a_batch_does_not_wait_for_the_traffic_to_pause(collector: Collector) -> None:
+    exporter = Exporter(config(collector, delay_ms=200))
+    number = 0
+    while not collector.arrived.acquire(timeout=0.02):  # and another one soon after
+        number += 1
+        assert number < 400, "nothing is sent as long as more traces come"
+        exporter.add(record(number))
+    exporter.close()
+
+
 def test_a_collector_that_refuses_or_is_not_there_is_said_and_is_tried_again(
     collector: Collector, capfd: pytest.CaptureFixture[str]
 ) -> None:
