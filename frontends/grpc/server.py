@@ -1,5 +1,7 @@
 """The gRPC server: its services on a socket of their own, with or without TLS."""
 
+import logging
+import os
 from typing import Any
 
 import grpc
@@ -31,6 +33,7 @@ class GrpcServer:
 
 async def serve(client: Client, options: dict[str, Any], _place: Place) -> GrpcServer:
     """Start serving on the options' address and port. Raises OSError when the port is taken."""
+    _keep_noise_out_of_the_log()
     service = Service.of(client, options)
     streams = Streams(service)
     server = grpc.aio.server(options=channel_arguments(options))
@@ -43,6 +46,14 @@ async def serve(client: Client, options: dict[str, Any], _place: Place) -> GrpcS
 def socket_address(host: str, port: int) -> str:
     """Where gRPC is to listen; it wants brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _keep_noise_out_of_the_log() -> None:
+    """gRPC would log whatever malformed frames, headers and timeouts clients send."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    logging.getLogger("grpc._cython.cygrpc").addFilter(
+        lambda record: not str(record.msg).startswith("Invalid encoding")
+    )
 
 
 def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> None:

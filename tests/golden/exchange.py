@@ -107,7 +107,7 @@ def http_answers(address: str, parts: list[bytes]) -> list[Answer]:
     host, _, port = address.rpartition(":")
     answers: list[Answer] = []
     with socket.create_connection((host, int(port)), timeout=SECONDS) as connection:
-        source = _Source(connection)
+        source = Source(connection)
         for part in parts:
             try:
                 connection.sendall(part)
@@ -118,13 +118,13 @@ def http_answers(address: str, parts: list[bytes]) -> list[Answer]:
     return answers
 
 
-class _Source(io.BufferedReader):
+class Source(io.BufferedReader):
     """What a connection brings, for several HTTPResponses: none of them may close it or read ahead for itself."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(socket.SocketIO(connection, "r"))
 
-    def makefile(self, _mode: str) -> "_Source":
+    def makefile(self, _mode: str) -> "Source":
         return self
 
     def close(self) -> None:

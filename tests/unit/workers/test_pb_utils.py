@@ -16,7 +16,6 @@ def test_the_names_that_models_use() -> None:
         assert hasattr(pb_utils, name)
 
 
-
 def test_datatypes() -> None:
     assert pb_utils.triton_string_to_numpy("TYPE_FP32") is np.float32
     assert pb_utils.triton_string_to_numpy("TYPE_BOOL") is bool
