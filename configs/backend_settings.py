@@ -12,7 +12,7 @@ _FORMAT = "--backend-config option format is '<backend name>,<setting>=<value>'.
 _SHM_DEFAULT = ("shm-default-byte-size", "shm-default-size")
 _SHM_GROWTH = ("shm-growth-byte-size",)
 _SHM_MAX = ("shm-max-byte-size",)
-USED = {*_SHM_DEFAULT, *_SHM_GROWTH, *_SHM_MAX, "default-max-batch-size"}
+USED = {*_SHM_DEFAULT, *_SHM_GROWTH, *_SHM_MAX}
 
 # Triton's own keys that mean nothing in this server.
 _WITHOUT_EFFECT = {
@@ -21,6 +21,7 @@ _WITHOUT_EFFECT = {
     "auto-complete-config",
     "backend-directory",
     "coalesce-request-input",
+    "default-max-batch-size",
     "enable-global-threadpool",
     "enable-memory-tracker",
     "execution-policy",
@@ -68,11 +69,10 @@ def problems(settings: BackendSettings) -> list[str]:
     """What is wrong with values that this server uses, one line each."""
     lines = []
     for backend in {"": {}, **settings}:
-        for read in (shm_sizes, default_max_batch_size):
-            try:
-                read(settings, backend)
-            except ValueError as error:
-                lines.append(f"backend_config: {backend + ',' if backend else ''}{error}")
+        try:
+            shm_sizes(settings, backend)
+        except ValueError as error:
+            lines.append(f"backend_config: {backend + ',' if backend else ''}{error}")
     return list(dict.fromkeys(lines))
 
 
@@ -88,17 +88,6 @@ def shm_sizes(settings: BackendSettings, backend: str) -> tuple[int, int, int]:
     if 0 < limit < initial:
         raise ValueError(f"{_SHM_MAX[0]} ({limit}) is less than {_SHM_DEFAULT[0]} ({initial})")
     return initial, growth, limit
-
-
-def default_max_batch_size(settings: BackendSettings, backend: str) -> int:
-    """The batch size that auto-completion assumes for a model that can batch. Raises ValueError."""
-    key = "default-max-batch-size"
-    for scope in (settings.get(backend, {}), settings.get("", {})):
-        if key in scope:
-            if not re.fullmatch(r"[0-9]{1,9}", scope[key]):
-                raise ValueError(f"{key} is '{scope[key]}', expected an integer, 0 or more")
-            return int(scope[key])
-    return 4
 
 
 def _size(scopes: Iterable[Mapping[str, str]], spellings: tuple[str, ...], default: int) -> int:

@@ -42,7 +42,7 @@ def _describe(directory: Path, config: Node, server: ServerConfig, gpus: Sequenc
     versions, warnings = layout.version_directories(directory)
     _raise_any(what.refusal(name) for what in unbuilt.refused(config))
     kind = _kind(config, name, versions)
-    target = instances.Target(name, kind.platform, kind.backend, gpus, server.min_supported_compute_capability)
+    target = instances.Target(name, kind.platform, kind.backend, gpus)
     problems = [*validate.problems(config, name), *_file_problems(config, directory, kind)]
     groups = _groups(config, target, problems)
     if any(group["kind"] == "KIND_GPU" for group in groups):

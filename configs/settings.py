@@ -58,9 +58,6 @@ class ServerConfig:
     disable_auto_complete_config: bool = _repository(
         False, "Every model needs a complete configuration; nothing is inferred.", takes_value=False
     )
-    min_supported_compute_capability: float = _repository(
-        6.0, "GPUs of a lower CUDA compute capability are not used.", low=0
-    )
 
     log_verbose: int = _logging(0, "Level of verbose log lines, 0 for none.", low=0, high=_LARGE, true_is_one=True)
     log_info: bool = _logging(True, "Write log lines of level info.")
@@ -190,7 +187,7 @@ BACKEND_CONFIG = Option(
     str,
     "A setting of a backend, or of all. shm-default-byte-size (also shm-default-size), shm-growth-byte-size "
     "and shm-max-byte-size are the initial size, the growth and the limit (0: none) of each shared memory arena "
-    "in bytes; default-max-batch-size is what auto-completion assumes for models that can batch.",
+    "in bytes.",
     _SERVER,
     repeated=True,
     form="[BACKEND,]KEY=VALUE",
