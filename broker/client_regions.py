@@ -15,6 +15,7 @@ from broker.messages import (
     ErrorCode,
     GetRegionStatus,
     Infer,
+    ProtocolError,
     RegisterRegion,
     Target,
     UnregisterRegion,
@@ -46,7 +47,8 @@ class ClientRegions:
         self._numbers = 0
 
     def register(self, wanted: RegisterRegion, workers: Iterable[str]) -> list[Effect]:
-        """Register a region that a frontend has found to exist. Raises Rejected when the name is taken."""
+        """Register a region that a frontend has found to exist. Raises Rejected (the name is taken), ProtocolError."""
+        _check_kind(wanted.kind)
         if wanted.name in self._by_name:
             text = f"shared memory region '{wanted.name}' already in manager"
             raise Rejected(text, ErrorCode.ALREADY_EXISTS)
@@ -78,7 +80,8 @@ class ClientRegions:
         return effects
 
     def status(self, question: GetRegionStatus) -> list[dict[str, object]]:
-        """The regions of a kind, or the one that is named. Raises Rejected."""
+        """The regions of a kind, or the one that is named. Raises Rejected, ProtocolError."""
+        _check_kind(question.kind)
         if question.name:
             entry = self._by_name.get(question.name)
             if entry is None:
@@ -148,6 +151,11 @@ class ClientRegions:
             return []
         del self._by_name[entry.name], self._by_number[entry.region.number]
         return [Send(worker, ClientRegionGone(entry.region.number)) for worker in workers]
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in _WORDS:
+        raise ProtocolError(f"a region of the kind '{kind}'")
 
 
 def _moved(ref: TensorRef, region: ClientRegion) -> TensorRef:

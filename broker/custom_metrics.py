@@ -47,13 +47,15 @@ class CustomMetrics:
         self._families: dict[str, _Family] = {}
 
     def declare(self, peer: str, wanted: DeclareMetric) -> None:
-        """A worker defines a family, or (with labels) a metric of one. Raises Rejected."""
+        """A worker defines a family, or (with labels) a metric of one. Raises Rejected, ProtocolError."""
         family = self._families.get(wanted.family)
         if wanted.labels is None:
             self._declare_family(peer, wanted, family)
             return
         if family is None:
             raise Rejected(f"there is no metric family '{wanted.family}'")
+        if type(wanted.labels) is not dict:
+            raise ProtocolError("labels that are no strings")
         for name, value in wanted.labels.items():
             if type(name) is not str or type(value) is not str or not _LABEL.fullmatch(name):
                 raise Rejected(f"'{name}' is no name of a label of a metric, or its value is no string")
@@ -80,7 +82,7 @@ class CustomMetrics:
                 raise ProtocolError(f"'{message.operation}' of a {family.kind}")
 
     def value(self, question: GetMetricValue) -> float:
-        """The value of a counter or gauge. Raises Rejected."""
+        """The value of a counter or gauge. Raises Rejected, ProtocolError."""
         family = self._families.get(question.family)
         series = family.series.get(_key(question.labels)) if family is not None else None
         if series is None:
@@ -88,7 +90,7 @@ class CustomMetrics:
         return series.value
 
     def drop(self, peer: str, message: DropMetric) -> None:
-        """A worker has let go of a metric, or (labels None) of a family with all its metrics."""
+        """A worker has let go of a metric, or (labels None) of a family with all its metrics. Raises ProtocolError."""
         family = self._families.get(message.family)
         if family is None:
             return
@@ -135,7 +137,10 @@ class CustomMetrics:
                 del self._families[name]
 
 
-def _key(labels: dict[str, str]) -> Labels:
+def _key(labels: Any) -> Labels:
+    """Labels in their order. Raises ProtocolError."""
+    if type(labels) is not dict or not all(type(text) is str for pair in labels.items() for text in pair):
+        raise ProtocolError("labels that are no strings")
     return tuple(sorted(labels.items()))
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from broker.messages import ErrorCode, Infer
+from broker.messages import ErrorCode, Infer, ProtocolError
 from configs.description import TensorSpec
 from shm.datatypes import DATATYPES, ELEMENT_SIZE, expected_byte_size
 from shm.ref import TensorRef
@@ -54,9 +54,13 @@ def prefix(request_id: str) -> str:
 
 
 def validate(signature: Signature, request: Infer) -> Accepted:
-    """Check a request against its model. Raises Rejected."""
+    """Check a request against its model. Raises Rejected, ProtocolError."""
     tag = prefix(request.request_id)
-    inputs = (_deduce(signature, request.inputs[0], tag),) if request.is_raw else request.inputs
+    inputs = request.inputs
+    if request.is_raw:
+        if len(inputs) != 1:
+            raise ProtocolError(f"a raw request with {len(inputs)} inputs")
+        inputs = (_deduce(signature, inputs[0], tag),)
     _check_outputs(signature, request.outputs)
     _check_inputs(signature, [ref.name for ref in inputs], tag)
     specs = {spec.name: spec for spec in signature.inputs}
