@@ -1,10 +1,7 @@
 """Every method of tritonclient's gRPC clients, sync and asyncio, against the whole server."""
 
-import asyncio
-import inspect
 import queue
-import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,86 +11,30 @@ from tritonclient.grpc import aio
 from tritonclient.utils import InferenceServerException
 from tritonclient.utils import shared_memory as memory
 
-from tests.support.repository import instances, tensor, write_model
+from tests.support.methods import Asyncio, Key, Sync, methods_server, region_of_numbers
 from tests.support.server import Server
 from tests.support.waiting import until
 
 SECONDS = 60.0
-NOT_RPCS = {"plugin", "register_plugin", "unregister_plugin"}
-"""Methods that have nothing to do with the server."""
 UNLOADED = ("UNAVAILABLE", "unloaded")
-LABELED = (
-    f'backend: "identity"\ninput [ {tensor("IN")} ]\n'
-    'output [ { name: "OUT" data_type: TYPE_FP32 dims: [ -1 ] label_filename: "labels.txt" } ]\n' + instances(1)
-)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("methods"), "", "--model-control-mode=explicit", "--load-model=echo")
-    for name in ("echo", "other"):
-        directory = write_model(server.repository, name, LABELED)
-        (directory / "labels.txt").write_text("cat\ndog\n")
-    with server:
+    with methods_server(tmp_path_factory.mktemp("methods")) as server:
         yield server
 
 
 @pytest.fixture
 def region() -> Iterator[Any]:
-    key = f"/test-{secrets.token_hex(8)}"
-    handle = memory.create_shared_memory_region("mine", key, 64)
-    memory.set_shared_memory_region(handle, [np.arange(1, 5, dtype=np.float32)])
-    yield handle, key
-    memory.destroy_shared_memory_region(handle)
-
-
-class Sync:
-    """Calls methods of a client and remembers which."""
-
-    def __init__(self, address: str) -> None:
-        self.client = triton.InferenceServerClient(address)
-        self.called: set[str] = set()
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        self.called.add(name)
-        method: Callable[..., Any] = getattr(self.client, name)
-        return method
-
-
-class Asyncio(Sync):
-    """The same of the asyncio client, each call to its end."""
-
-    def __init__(self, address: str) -> None:
-        self._runner = asyncio.Runner()
-        self.called = set()
-
-        async def connect() -> aio.InferenceServerClient:
-            return aio.InferenceServerClient(address)
-
-        self.client = self._runner.run(connect())
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = super().__getattr__(name)
-
-        async def call(*arguments: Any, **options: Any) -> Any:
-            answer = method(*arguments, **options)
-            return await answer if inspect.isawaitable(answer) else [each async for each in answer]
-
-        return lambda *arguments, **options: self._runner.run(call(*arguments, **options))
-
-    def end(self) -> None:
-        self.close()
-        self._runner.close()
+    with region_of_numbers() as made:
+        yield made
 
 
 def given(count: int = 4) -> triton.InferInput:
     tensor = triton.InferInput("IN", [count], "FP32")
     tensor.set_data_from_numpy(np.arange(1, count + 1, dtype=np.float32))
     return tensor
-
-
-def methods(client: type[Any]) -> set[str]:
-    return {name for name in dir(client) if not name.startswith("_")} - NOT_RPCS
 
 
 def check_queries(client: Any) -> None:
@@ -131,9 +72,18 @@ def check_settings(client: Any) -> None:
     assert list(client.get_trace_settings("echo").settings["trace_rate"].value) == ["5"]
     client.update_trace_settings("echo", {"trace_rate": None})
     assert list(client.get_trace_settings("echo").settings["trace_rate"].value) == ["1000"]
+
+
+def check_log_settings(client: Any) -> None:
+    key = Key()
+    client.register_plugin(key)
+    assert client.plugin() is key
     before = client.get_log_settings().settings["log_verbose_level"].uint32_param
     assert client.update_log_settings({"log_verbose_level": 3}).settings["log_verbose_level"].uint32_param == 3
     client.update_log_settings({"log_verbose_level": before})
+    client.unregister_plugin()
+    with pytest.raises(InferenceServerException, match="restricted, expecting header 'triton-grpc-protocol-admin'"):
+        client.get_log_settings()
 
 
 def check_memory(client: Any, region: Any) -> None:
@@ -173,11 +123,12 @@ def check_all(client: Any, region: Any) -> None:
     check_queries(client)
     check_repository(client)
     check_settings(client)
+    check_log_settings(client)
     check_memory(client, region)
 
 
 def test_the_client(server: Server, region: Any) -> None:
-    client = Sync(server.address("grpc"))
+    client = Sync(triton.InferenceServerClient, server.address("grpc"))
     check_all(client, region)
     told: queue.SimpleQueue[Any] = queue.SimpleQueue()
     client.async_infer("echo", [given()], callback=lambda result, error: told.put((result, error)))
@@ -188,18 +139,18 @@ def test_the_client(server: Server, region: Any) -> None:
         assert error is None
         assert result.as_numpy("OUT").tolist() == [1, 2, 3, 4]
     client.stop_stream()
-    client.close()
-    assert client.called == methods(triton.InferenceServerClient)
+    client.end()
+    assert not client.never_called()
 
 
 def test_the_asyncio_client(server: Server, region: Any) -> None:
     async def requests() -> AsyncIterator[dict[str, Any]]:
         yield {"model_name": "echo", "inputs": [given()]}
 
-    client = Asyncio(server.address("grpc"))
+    client = Asyncio(aio.InferenceServerClient, server.address("grpc"))
     check_all(client, region)
     ((result, error),) = client.stream_infer(requests())
     assert error is None
     assert result.as_numpy("OUT").tolist() == [1, 2, 3, 4]
     client.end()
-    assert client.called == methods(aio.InferenceServerClient)
+    assert not client.never_called()
