@@ -63,6 +63,8 @@ class Option:
         if self.choices and value not in self.choices:
             raise ValueError(f"'{value}' is none of {', '.join(self.choices)}")
         if isinstance(value, str):
+            if "\0" in value:
+                raise ValueError("a null byte is not allowed")
             return
         below = self.low is not None and not value >= self.low
         if below or (self.high is not None and value > self.high):

@@ -207,7 +207,7 @@ class _Load:
             directory = Path(os.path.abspath(base / text))
             if "://" in text:
                 self._errors.append(f"{where}: '{text}': repositories in a cloud are not built yet, give a directory")
-            elif not directory.is_dir():
+            elif not os.path.isdir(directory):  # unlike Path's, it takes names that cannot be
                 self._errors.append(f"{where}: '{directory}' is not a directory")
             paths.append(directory)
         return tuple(dict.fromkeys(paths)) if given else self._default_repository()

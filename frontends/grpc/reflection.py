@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 
 import grpc
+import grpc.aio
 from google.protobuf.descriptor import FileDescriptor
 
-from frontends.grpc.messages import ProtoMessage, message, pool
+from frontends.errors import GRPC_STATUS, RequestError
+from frontends.grpc.messages import ProtoMessage, message, parse, pool
 
 SERVICE = "grpc.reflection.v1.ServerReflection"
 OLD_SERVICE = "grpc.reflection.v1alpha.ServerReflection"
@@ -15,14 +17,19 @@ _Request = message("grpc.reflection.v1.ServerReflectionRequest")
 _Response = message("grpc.reflection.v1.ServerReflectionResponse")
 
 
-def handler(services: tuple[str, ...]) -> "grpc.RpcMethodHandler[ProtoMessage, ProtoMessage]":
+def handler(services: tuple[str, ...]) -> "grpc.RpcMethodHandler[bytes, ProtoMessage]":
     """Of ServerReflectionInfo; `services` are those that are listed."""
 
-    async def call(requests: AsyncIterable[ProtoMessage], _context: object) -> AsyncIterator[ProtoMessage]:
-        async for request in requests:
-            yield reflect(request, services)
+    async def call(
+        requests: AsyncIterable[bytes], context: "grpc.aio.ServicerContext[bytes, ProtoMessage]"
+    ) -> AsyncIterator[ProtoMessage]:
+        try:
+            async for request in requests:
+                yield reflect(parse(_Request, request), services)
+        except RequestError as error:
+            await context.abort(grpc.StatusCode[GRPC_STATUS[error.code]], error.message)
 
-    return grpc.stream_stream_rpc_method_handler(call, _Request.FromString, _Response.SerializeToString)
+    return grpc.stream_stream_rpc_method_handler(call, response_serializer=_Response.SerializeToString)
 
 
 def reflect(request: ProtoMessage, services: tuple[str, ...]) -> ProtoMessage:

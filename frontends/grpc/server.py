@@ -1,7 +1,6 @@
 """The gRPC server: its services on a socket of their own, with or without TLS."""
 
 import logging
-import os
 from typing import Any
 
 import grpc
@@ -33,7 +32,7 @@ class GrpcServer:
 
 async def serve(client: Client, options: dict[str, Any], _place: Place) -> GrpcServer:
     """Start serving on the options' address and port. Raises OSError when the port is taken."""
-    _keep_noise_out_of_the_log()
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_ours)
     service = Service.of(client, options)
     streams = Streams(service)
     server = grpc.aio.server(options=channel_arguments(options))
@@ -48,12 +47,11 @@ def socket_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _keep_noise_out_of_the_log() -> None:
-    """gRPC would log whatever malformed frames, headers and timeouts clients send."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    logging.getLogger("grpc._cython.cygrpc").addFilter(
-        lambda record: not str(record.msg).startswith("Invalid encoding")
-    )
+def _is_ours(record: logging.LogRecord) -> bool:
+    """False for what gRPC logs about clients: names that are no UTF-8, and errors that they did not wait for."""
+    text = record.getMessage()
+    is_path = text.startswith("Unexpected [UnicodeDecodeError] raised by servicer method") and not text.isascii()
+    return not is_path and not text.startswith(("Invalid encoding", "Failed sending error status"))
 
 
 def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> None:
