@@ -7,7 +7,7 @@ INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run check test test-large test-gpu golden bench generate train clean
+.PHONY: help install run check test test-large test-gpu golden fuzz bench generate train clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,6 +37,9 @@ test-gpu: $(VENV)/.installed-serve $(VENV)/.installed-test ## what needs an NVID
 
 golden: $(VENV)/.installed-serve $(VENV)/.installed-test ## record the answers of the real Triton anew; ARGS="core ..."
 	@$(BIN)/python -m tests.golden.record $(ARGS)
+
+fuzz: $(VENV)/.installed-serve $(VENV)/.installed-test ## send bad inputs for 10 minutes; ARGS="--seed 7 --inputs 5000 http_framing"
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(VENV)/.installed-bench ## compare with the real Triton; ARGS="--quick" for a first look
 	@$(BIN)/python -m bench.serving $(ARGS)
