@@ -83,15 +83,12 @@ def _typed_contents(tensor: ProtoMessage, model: str) -> bytes:
     data = b""
     for descriptor, values in tensor.contents.ListFields():
         field = _FIELDS[descriptor.name]
-        unexpected = (
-            f"unexpected explicit tensor data for input tensor '{tensor.name}' for model '{model}' of type "
-            f"'{field.datatype}'"
-        )
+        unexpected = f"unexpected explicit tensor data for input tensor '{tensor.name}' for model '{model}'"
         if data:
             raise _invalid(f"{unexpected}, binary data was already supplied.")
         if tensor.datatype not in field.accepted_for:
             expected = tensor.datatype if tensor.datatype in DATATYPES else "<invalid>"
-            raise _invalid(f"{unexpected}, expected datatype '{expected}'")
+            raise _invalid(f"{unexpected} of type '{field.datatype}', expected datatype '{expected}'")
         data = _binary_form(values, field.datatype, tensor.datatype)
         copies.count("typed contents", len(data))
     return data

@@ -343,10 +343,6 @@ UNBUILT: tuple[Difference, ...] = (
         ("core/grpc_queries/server", "core/http_routes/server.GET", "guarded/guarded/server.*"),
     ),
     Difference(
-        "not built yet: batching that a model's auto_complete_config sets",
-        ("core/*_queries/* of auto", "core/grpc_queries/statistics after.*"),
-    ),
-    Difference(
         "not built yet: Triton's words about malformed BYTES tensors",
         (
             "core/grpc_infer/contents bytes_too_few",

@@ -127,7 +127,8 @@ class Server:
             self.remember_id()
             return self.process.poll() is not None
 
-        running.remove(self)
+        if self in running:  # a start that failed has taken it out
+            running.remove(self)
         try:
             until(has_ended, seconds, "the server has exited")
             until(lambda: not self.remains(), CLEAN_SECONDS, "nothing of the server is left")
