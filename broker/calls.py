@@ -4,19 +4,26 @@ An execution that has called another model does not return before the call is an
 answer it all wait, directly or through other calls, for that same call, nothing would ever move again.
 """
 
-from broker.models import Instance
+from broker.models import Instance, InstanceState
 from broker.request import Request
 
+_LEAVING = {InstanceState.DRAINING, InstanceState.FAILED}
+"""Instances in these states take nothing new; those in others will, or do."""
 
-def deadlock(call: Request) -> list[str]:
-    """The models that wait for each other, from the called one on until it comes again; `[]`: the call can go on."""
-    return _Search().call(call)
+
+def deadlock(call: Request, is_patient: bool = True) -> list[str]:
+    """The models that wait for each other, from the called one on until it comes again; `[]`: the call can go on.
+
+    `is_patient`: instances that are not ready yet will be.
+    """
+    return _Search(_LEAVING if is_patient else {*InstanceState} - {InstanceState.READY}).call(call)
 
 
 class _Search:
     """Follows the calls that block each other. What is met again on the way is blocked."""
 
-    def __init__(self) -> None:
+    def __init__(self, hopeless: set[InstanceState]) -> None:
+        self._hopeless = hopeless
         self._way: list[Instance] = []
         self._free: set[int] = set()
 
@@ -24,7 +31,7 @@ class _Search:
         """Blocked when everything that could execute it is; the call is at one instance, or is for any."""
         chains = []
         for instance in call.version.instances:
-            if call.worker in ("", instance.peer):
+            if instance.peer == call.worker if call.worker else instance.state not in self._hopeless:
                 chain = self._instance(instance)
                 if not chain:
                     return []

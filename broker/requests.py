@@ -127,7 +127,7 @@ class Requests:
             text = f"{prefix(infer.request_id)}Exceeds maximum queue size"
             self._refuse(peer, infer, _refusal(infer, ErrorCode.UNAVAILABLE, text), now)
             return
-        if version.preserves_order:
+        if version.preserves_order and caller is None:
             request.is_ordered = True
             version.order.append(request)
         request.trace = self._observer.begin(version.model, infer.traceparent)
@@ -152,7 +152,9 @@ class Requests:
             other.has_called = True
 
     def _refuse_deadlock(self, request: Request, now: float) -> None:
-        chain = calls.deadlock(request) if request.caller is not None and not request.is_done else []
+        if request.caller is None or request.is_done:
+            return
+        chain = calls.deadlock(request, now - request.enqueued <= OUTAGE_SECONDS)
         if chain and request.version.scheduler.remove(request):
             text = (
                 f"model '{request.version.model}' cannot be called here: all its instances wait for models that wait "
@@ -199,10 +201,9 @@ class Requests:
             request.times = message.times
             if request.is_done:
                 continue
-            if result.code == ErrorCode.OK and not result.part:
+            is_silent = result.code == ErrorCode.OK and not result.part
+            if is_silent or not self._deliver(request, result, now):
                 instance.streams[attempt.number, index] = request
-            else:
-                self._deliver(request, result, now)
         self.dispatch(version, now)
 
     def responded(self, instance: Instance, message: Responded, now: float) -> None:
@@ -302,11 +303,16 @@ class Requests:
             self._check_hung(version, now)
 
     def refuse_outages(self, now: float) -> None:
-        """Refuse what has waited too long for models of which no instance is alive; about once a second."""
-        for model in self._models.values():
-            for version in model.all_versions():
-                if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS and version.scheduler:
-                    self.give_up(version, answers.not_ready(version.model, version.number), now)
+        """Refuse what nobody will execute: about once a second.
+
+        That is what has waited too long for models of which no instance is alive, and calls between models that wait
+        for themselves since instances have gone.
+        """
+        for version in [version for model in self._models.values() for version in model.all_versions()]:
+            if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS and version.scheduler:
+                self.give_up(version, answers.not_ready(version.model, version.number), now)
+            for call in [call for instance in version.instances for call in instance.calls]:
+                self._refuse_deadlock(call, now)
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""

@@ -1,9 +1,12 @@
 """Models that call other models: whose memory is whose, deaths on both ends, and calls that could never be answered."""
 
+from typing import Any
+
 import pytest
 
 from broker.messages import COMPLETE, ErrorCode, Part, RegionClosed, RegionOpened
-from tests.unit.broker.describe import description, infer
+from broker.requests import OUTAGE_SECONDS
+from tests.unit.broker.describe import batching, description, infer
 from tests.unit.broker.world import Process, Record, World
 
 
@@ -13,7 +16,7 @@ def started(*models: str, **counts: int) -> World:
     return world
 
 
-def begin(world: World, asker: Process, model: str, **changes: int) -> tuple[Record, Process]:
+def begin(world: World, asker: Process, model: str, **changes: Any) -> tuple[Record, Process]:
     """A request that a worker begins to execute, and that worker."""
     record = world.ask(asker, infer(0, model, **changes))
     worker = world.processes[record.worker]
@@ -185,3 +188,66 @@ def test_calls_are_answered_while_the_server_drains() -> None:
     world.settle()
     assert outer.responses[0].code == ErrorCode.OK
     assert world.exit_status == 0
+
+
+def test_a_call_that_nobody_can_answer_any_more_after_scaling_down() -> None:
+    world = started("a", a=2)
+    frontend = world.frontends[0]
+    _, first = begin(world, frontend, "a")
+    begin(world, frontend, "a")
+    assert first.begun is not None
+    waiting = world.ask(first, infer(0, "a", attempt=first.begun.attempt))
+    assert not waiting.is_answered, "the second instance could answer it"
+    world.describe(description("a", count=1))
+    world.advance(2.0)
+    assert "(a -> a)" in waiting.responses[0].error
+    world.settle()
+    world.check_settled()
+
+
+def test_an_instance_that_has_failed_will_not_answer_a_call() -> None:
+    world = started("a")
+    (first,) = world.workers
+    world.describe(description("a", count=2))
+    failing = world.workers[-1]
+    world.greet(failing)
+    world.hear(failing)
+    world.load(failing, error="out of memory")
+    begin(world, world.frontends[0], "a")
+    assert "(a -> a)" in refused(world, first, "a")
+    world.settle()
+    world.check_settled()
+
+
+def test_a_call_does_not_wait_for_the_response_that_waits_for_it() -> None:
+    world = World()
+    world.start(description("a", batching=batching(ordered=True), count=2))
+    outer, first = begin(world, world.frontends[0], "a", shape=(1, 4))
+    assert first.begun is not None
+    inner, second = begin(world, first, "a", shape=(1, 4), attempt=first.begun.attempt)
+    world.finish(second)
+    world.deliver(second)
+    assert inner.is_answered
+    assert not outer.is_answered
+    world.settle()
+    world.check_settled()
+
+
+def test_a_call_waits_for_an_instance_to_come_back_but_not_for_ever() -> None:
+    world = World()
+    world.start(description("a", count=2, config={"broken": True}))  # it cannot be loaded again
+    _, first = begin(world, world.frontends[0], "a")
+    assert first.begun is not None
+    world.bury(next(worker for worker in world.workers_of("a") if worker is not first))
+    waiting = world.ask(first, infer(0, "a", attempt=first.begun.attempt))
+    until = world.now + OUTAGE_SECONDS
+    while not waiting.is_answered:
+        assert world.now < until + 2
+        for worker in world.workers_of("a"):
+            if worker is not first:
+                world.turn(worker)
+        world.advance(0.5)
+    assert world.now > until
+    assert "(a -> a)" in waiting.responses[0].error
+    world.settle()
+    world.check_settled()

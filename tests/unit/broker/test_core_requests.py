@@ -1,5 +1,6 @@
 """Requests whose frontends and workers die, whose clients go away, whose models change under them."""
 
+from broker.messages import ErrorCode, Part
 from tests.unit.broker.describe import batching, description, infer
 from tests.unit.broker.world import World
 
@@ -45,3 +46,121 @@ def test_a_response_that_waits_for_its_turn_can_be_read_after_the_death_of_its_w
     world.settle()
     assert early.responses[0].outputs, "its output lies in the memory of the dead worker"
     world.check_settled()
+
+
+def test_a_stream_ends_with_its_worker() -> None:
+    world = World()
+    world.start(description("a", decoupled=True))
+    record = world.ask(world.frontends[0], infer(0, "a"))
+    (worker,) = world.workers
+    execute = world.begin(worker)
+    world.finish(worker, part=Part.NONE)
+    world.respond(worker, execute.attempt, 0, Part.CONTENT)
+    world.deliver(worker)
+    assert [response.part for response in record.responses] == [Part.CONTENT]
+    world.bury(worker)
+    assert record.responses[-1].code == ErrorCode.UNAVAILABLE
+    world.settle()
+    world.check_settled()
+
+
+def test_a_stream_whose_execution_returns_with_a_response_stays_open() -> None:
+    world = World()
+    world.start(description("a", decoupled=True))
+    record = world.ask(world.frontends[0], infer(0, "a"))
+    (worker,) = world.workers
+    execute = world.begin(worker)
+    world.finish(worker, part=Part.CONTENT)
+    world.deliver(worker)
+    assert not record.is_answered
+    worker.holding.add(record.infer.request_id)
+    worker.open_items[execute.attempt, 0] = record.infer.request_id
+    world.settle()
+    world.check_settled()
+
+
+def test_what_a_dead_worker_held_goes_to_another_at_once() -> None:
+    world = World()
+    world.start(description("a", count=2))
+    record = world.ask(world.frontends[0], infer(0, "a"))
+    first = record.worker
+    world.bury(world.processes[first])
+    assert record.worker not in ("", first)
+
+
+def test_a_request_that_met_a_death_runs_alone_and_its_batch_mates_do_not_suffer_again() -> None:
+    world = World()
+    world.start(description("a", batching=batching()))
+    frontend = world.frontends[0]
+    first = world.ask(frontend, infer(0, "a", (1, 4)))
+    mates = [world.ask(frontend, infer(0, "a", (1, 4))) for _ in range(3)]
+    (worker,) = world.workers
+    world.begin(worker)
+    world.finish(worker)
+    world.deliver(worker)
+    assert first.is_answered
+    assert len(world.begin(worker).items) == 3
+    world.bury(worker)
+    for _ in range(3):
+        (worker,) = world.workers
+        if worker.load is None and not worker.has_greeted:
+            world.boot(worker)
+        assert len(world.begin(worker).items) == 1
+        world.finish(worker)
+        world.deliver(worker)
+    assert all(mate.responses[0].code == ErrorCode.OK for mate in mates)
+
+
+def test_a_request_survives_one_crash_and_three_kills() -> None:
+    for is_outside, deaths in ((False, 1), (True, 3)):
+        world = World()
+        world.start(description("a"))
+        record = world.ask(world.frontends[0], infer(0, "a"))
+        for _ in range(deaths):
+            world.begin(world.workers[0])
+            world.bury(world.workers[0], is_outside=is_outside)
+            while not world.workers:
+                world.advance(0.5)
+            world.boot(world.workers[0])
+            assert not record.is_answered
+        world.begin(world.workers[0])
+        world.bury(world.workers[0], is_outside=is_outside)
+        assert record.responses[0].code == ErrorCode.UNAVAILABLE
+        assert "the worker of instance 'a_0_0' died while executing the request" in record.responses[0].error
+
+
+def test_a_broker_that_waits_for_a_busy_worker_does_not_spin() -> None:
+    world = World()
+    world.start(description("a", batching=batching(delay=0.001)))
+    frontend = world.frontends[0]
+    for _ in range(20):
+        world.ask(frontend, infer(0, "a", (1, 4)))
+    world.advance(5.0)  # which counts how often the core wants to be called
+
+
+def test_a_server_that_ends_finishes_its_requests_first() -> None:
+    world = World()
+    world.start(description("a"))
+    frontend = world.frontends[0]
+    records = [world.ask(frontend, infer(0, "a")) for _ in range(3)]
+    world.apply(world.core.drain("received SIGTERM", world.now))
+    refused = world.ask(frontend, infer(0, "a"))
+    assert "Server is stopping, scheduler for model has stopped accepting new" in refused.responses[0].error
+    (worker,) = world.workers
+    world.begin(worker)
+    world.bury(worker)  # and a worker that dies meanwhile is started again
+    world.settle()
+    assert [record.responses[0].code for record in records] == [ErrorCode.OK] * 3
+    assert world.exit_status == 0
+
+
+def test_a_server_does_not_end_later_than_it_may() -> None:
+    world = World(exit_timeout_secs=5)
+    world.start(description("a"))
+    world.ask(world.frontends[0], infer(0, "a"))
+    world.begin(world.workers[0])
+    world.apply(world.core.drain("received SIGTERM", world.now))
+    world.advance(4.5)
+    assert world.exit_status is None
+    world.advance(1.0)
+    assert world.exit_status == 1

@@ -92,7 +92,6 @@ class Process:
         self.is_alive = True
         self.is_doomed = False  # the core has it killed
         self.is_stopped = False  # by SIGSTOP
-        self.is_caller = False  # a worker whose model has called another
         self.has_greeted = False  # and the core knows
         self.is_loaded = False  # and the core knows
         self.is_told_to_stop = False
@@ -193,7 +192,8 @@ class World:
 
     def _check_error(self, record: Record, response: Response) -> None:
         code = ErrorCode(response.code)
-        if record.version is None or code in record.allowed:
+        is_call = record.infer.attempt > 0
+        if record.version is None or code in record.allowed or (is_call and code is ErrorCode.INVALID_ARG):
             return  # refused at once (`ask` looks at that), or for a reason that the world knows
         if code is ErrorCode.CANCELLED:
             assert record.is_cancelled
@@ -233,8 +233,7 @@ class World:
         owner = self.regions.get(name)
         assert owner not in self.processes, "the region of a living process"
         for process in self.processes.values():
-            reads = process.role in READERS or process.is_caller
-            if process.is_alive and reads and self.ever[owner or name].role == "worker":
+            if process.is_alive and process.role in READERS and self.ever[owner or name].role == "worker":
                 assert name not in process.mapped, f"{process.token} may still read {name}"
 
     def _version_of(self, process: Process) -> Version | None:
@@ -250,7 +249,7 @@ class World:
     @property
     def frontends(self) -> list[Process]:
         """Those that clients can reach."""
-        return [p for p in self.of(*READERS) if p.has_greeted and p.is_running]
+        return [p for p in self.of(*READERS) if p.has_greeted and p.is_running and not p.is_doomed]
 
     @property
     def workers(self) -> list[Process]:
@@ -472,35 +471,40 @@ class World:
 
     def ask(self, frontend: Process, infer: Infer, is_valid: bool = True) -> Record:
         """A request of a client, or of a worker whose model calls another, arrives at the core."""
-        if frontend.role == "worker":
-            frontend.is_caller = True
-            for waiting in self.records.values():
-                if (waiting.worker, waiting.attempt) == (frontend.token, infer.attempt):
-                    waiting.has_called = True
         self.numbers += 1
         request_id = f"{frontend.token}/{self.numbers}"
         infer = infer._replace(request=self.numbers, request_id=request_id, received=self.now)
         record = self.records[request_id] = Record(frontend.token, infer, is_valid)
         model = self.core.models.get(infer.model)
         version = model.newest_ready() if model is not None else None
-        record.version = version if is_valid and not self.core.requests.is_stopping else None
+        is_refused = self.core.requests.is_stopping and frontend.role != "worker"
+        record.version = version if is_valid and not is_refused else None
         if record.version is not None:
             is_down = record.version.down_since is not None
             if is_down and self.now - (record.version.down_since or 0.0) > OUTAGE_SECONDS:
                 record.version = None
-        if record.version is not None and record.version.preserves_order:
+        if record.version is not None and record.version.preserves_order and frontend.role != "worker":
             self.versions.append(record.version)
             record.is_ordered = True
             self.order.setdefault(id(record.version), []).append(record)
         self.deliver(frontend)
         self.say(frontend, infer)
         self.deliver(frontend)
+        for waiting in self.records.values():
+            if record.version is not None and (waiting.worker, waiting.attempt) == (frontend.token, infer.attempt):
+                waiting.has_called = True
         if record.version is None:
-            assert record.is_answered or frontend.is_doomed
+            assert record.is_answered
             assert not record.is_answered or record.responses[0].code != ErrorCode.OK
-        else:
+        elif frontend.role != "worker":
             assert not record.is_answered, f"refused: {record.responses}"
+        elif record.is_answered:
+            assert record.responses[0].code == ErrorCode.INVALID_ARG, "only a call that could never be answered"
         return record
+
+    def calls_of(self, worker: Process) -> list[Record]:
+        """What the models that a worker executes have called, and wait for."""
+        return [r for r in self.open_records() if r.peer == worker.token]
 
     def cancel(self, record: Record) -> None:
         """The client has gone."""
@@ -602,6 +606,8 @@ class World:
             self.greet(process)
             return True
         if process.begun is not None:
+            if self.calls_of(process):
+                return False
             self.finish(process)
             return True
         if process.open_items:
@@ -638,7 +644,8 @@ class World:
     def check_settled(self) -> None:
         """Nothing is left over: requests, instances, regions, entries of any table."""
         core = self.core
-        assert not self.open_records(), "requests without a final response"
+        left = [f"{r.infer.request_id} for {r.infer.model} at {r.worker or 'nobody'}" for r in self.open_records()]
+        assert not left, f"requests without a final response: {', '.join(left)}"
         assert len(core.requests) == 0
         for model in core.models.values():
             assert not model.retiring, "a version that does not go away"
