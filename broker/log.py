@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import socket
 import stat
 import time
+from collections.abc import Callable, Sequence
 
 _WORDS = {"I": "info", "W": "warning", "E": "error", "V": "verbose"}
 _LIMIT = 1 << 20
@@ -16,10 +18,10 @@ class Log:
 
     def __init__(self, descriptor: int) -> None:
         """Writes nothing but raw text before `configure`."""
-        self._descriptor = _nonblocking(descriptor)
+        self._write_now = _writer(descriptor)
         self._levels: frozenset[str] = frozenset()
         self._form = "default"
-        self._pending = b""
+        self._pending = bytearray()
         self._dropped = 0
 
     def configure(self, levels: frozenset[str], form: str) -> None:
@@ -38,6 +40,13 @@ class Log:
         """Text as it stands (tables, what a model printed); in JSON a line of level I like any other."""
         self._write(_formatted("json", "I", time.time(), text.rstrip("\n")) if self._form == "json" else text)
 
+    def printed(self, name: str, lines: Sequence[str]) -> None:
+        """Lines that a child has printed."""
+        texts = [f"[{name}] {line}" for line in lines]
+        if self._form == "json":
+            texts = [_formatted("json", "I", time.time(), text).rstrip("\n") for text in texts]
+        self._write("".join(f"{text}\n" for text in texts))
+
     def _write(self, text: str) -> None:
         data = text.encode("utf-8", "replace")
         if len(self._pending) + len(data) > _LIMIT:
@@ -50,24 +59,27 @@ class Log:
         """Write what can be written now."""
         while self._pending:
             try:
-                written = os.write(self._descriptor, self._pending)
+                written = self._write_now(self._pending)
             except BlockingIOError:
                 break
             except OSError:
                 written = len(self._pending)  # nobody will ever read it
-            self._pending = self._pending[written:]
+            del self._pending[:written]
         if self._dropped and not self._pending:
             dropped, self._dropped = self._dropped, 0
             self.line("W", f"{dropped} log lines were dropped: nobody read them")
 
 
-def _nonblocking(descriptor: int) -> int:
-    """A descriptor whose writes never block. The original stays as it is: others share its flags."""
+def _writer(descriptor: int) -> Callable[[bytearray], int]:
+    """Writes what can be written at once. The descriptor itself stays as it is: others share its flags."""
     mode = os.fstat(descriptor).st_mode
+    if stat.S_ISSOCK(mode):
+        connection = socket.socket(fileno=os.dup(descriptor))
+        return lambda data: connection.send(data, socket.MSG_DONTWAIT)
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         with contextlib.suppress(OSError):
-            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    return descriptor
+            descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return lambda data: os.write(descriptor, data)
 
 
 def _formatted(form: str, level: str, now: float, text: str) -> str:

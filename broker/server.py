@@ -129,7 +129,7 @@ class Server:
     def _read_output(self, token: str) -> None:
         child = self._supervisor.children.get(token)
         if child is not None:
-            self._log.write("".join(f"[{child.name}] {line}\n" for line in self._supervisor.read(child)))
+            self._log.printed(child.name, self._supervisor.read(child))
             if child.is_mute:
                 self._unwatch(child.output)
 
@@ -139,7 +139,7 @@ class Server:
         self._unwatch(child.output)
         self._receive()  # what it sent before its death still counts
         death, lines = self._supervisor.bury(token)
-        self._log.write("".join(f"[{child.name}] {line}\n" for line in lines))
+        self._log.printed(child.name, lines)
         self._apply(self._core.lost(token, death, time.monotonic()))
         for name in region.names_of(self._id, token):
             if not self._core.is_awaiting(name):
