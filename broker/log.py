@@ -18,7 +18,7 @@ class Log:
 
     def __init__(self, descriptor: int) -> None:
         """Writes nothing but raw text before `configure`."""
-        self._write_now = _writer(descriptor)
+        self._write_now, self._close = _writer(descriptor)
         self._levels: frozenset[str] = frozenset()
         self._form = "default"
         self._pending = bytearray()
@@ -47,6 +47,11 @@ class Log:
             texts = [_formatted("json", "I", time.time(), text).rstrip("\n") for text in texts]
         self._write("".join(f"{text}\n" for text in texts))
 
+    def close(self) -> None:
+        """Write what can still be written, and nothing more."""
+        self.flush()
+        self._close()
+
     def _write(self, text: str) -> None:
         data = text.encode("utf-8", "replace")
         if len(self._pending) + len(data) > _LIMIT:
@@ -70,16 +75,19 @@ class Log:
             self.line("W", f"{dropped} log lines were dropped: nobody read them")
 
 
-def _writer(descriptor: int) -> Callable[[bytearray], int]:
-    """Writes what can be written at once. The descriptor itself stays as it is: others share its flags."""
+def _writer(descriptor: int) -> tuple[Callable[[bytearray], int], Callable[[], None]]:
+    """Writes what can be written at once, and an end to it. The descriptor stays as it is: others share its flags."""
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISSOCK(mode):
         connection = socket.socket(fileno=os.dup(descriptor))
-        return lambda data: connection.send(data, socket.MSG_DONTWAIT)
+        return lambda data: connection.send(data, socket.MSG_DONTWAIT), connection.close
+    own = os.dup(descriptor)
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         with contextlib.suppress(OSError):
-            descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    return lambda data: os.write(descriptor, data)
+            again = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.dup2(again, own, inheritable=False)
+            os.close(again)
+    return lambda data: os.write(own, data), lambda: os.close(own)
 
 
 def _formatted(form: str, level: str, now: float, text: str) -> str:

@@ -59,6 +59,7 @@ class Server:
         runtime.raise_file_limit()
         ports = open_ports(self._config)
         with ExitStack() as cleanup:
+            cleanup.callback(self._log.close)
             directory, _ = runtime.claim(self._id)
             cleanup.callback(runtime.clean, self._id)
             self._router = Router(directory / "broker")
@@ -73,7 +74,6 @@ class Server:
             gc.freeze()
             gc.set_threshold(GC_THRESHOLD)
             self._loop()
-            self._log.flush()
         return self._exit_status or 0
 
     # ------------------------------------------------------------------------------------------- the loop

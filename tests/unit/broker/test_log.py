@@ -38,6 +38,7 @@ class Pipe:
 def pipe() -> Iterator[Pipe]:
     made = Pipe()
     yield made
+    made.log.close()
     os.close(made.read_end)
     os.close(made.write_end)
 
@@ -87,11 +88,15 @@ def test_a_socket_is_not_waited_for_either() -> None:
     while received < LIMIT:
         received += len(theirs.recv(1 << 20))
         log.flush()
+    log.close()
     ours.close()
     theirs.close()
 
 
 def test_a_file_is_written(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
-        Log(file.fileno()).write("text\n")
-    assert (tmp_path / "log").read_text() == "text\n"
+        log = Log(file.fileno())
+        log.write("text\n")
+        log.close()
+        file.write(b"more\n")
+    assert (tmp_path / "log").read_text() == "text\nmore\n"
