@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from configs.server import ServerConfig
@@ -31,27 +32,25 @@ class Ports(NamedTuple):
 
 def open_ports(config: ServerConfig) -> Ports:
     """Open all ports. Raises StartError naming the port that is taken."""
-    listeners: dict[str, socket.socket] = {}
-    reservations: dict[str, socket.socket] = {}
-    if config.allow_http:
-        listeners["http"] = _bind(config.http_address, config.http_port, "http", config.reuse_http_port)
-    if config.allow_metrics:
-        address = config.metrics_address or config.http_address
-        listeners["metrics"] = _bind(address, config.metrics_port, "metrics", False)
-    if config.allow_sagemaker:
-        listeners["sagemaker"] = _bind(config.http_address, config.sagemaker_port, "sagemaker", False)
-    if config.allow_vertex_ai:
-        listeners["vertex_ai"] = _bind(config.http_address, config.vertex_ai_port, "vertex_ai", False)
-    if config.allow_grpc:
-        if not config.reuse_grpc_port:
-            probe = _bind(config.grpc_address, config.grpc_port, "grpc", False)
-            port = probe.getsockname()[1]
-            probe.close()
-        else:
+    http = config.http_address
+    with ExitStack() as opened:
+        listeners: dict[str, socket.socket] = {}
+        reservations: dict[str, socket.socket] = {}
+        for role, is_wanted, address, port, is_shared in (
+            ("http", config.allow_http, http, config.http_port, config.reuse_http_port),
+            ("metrics", config.allow_metrics, config.metrics_address or http, config.metrics_port, False),
+            ("sagemaker", config.allow_sagemaker, http, config.sagemaker_port, False),
+            ("vertex_ai", config.allow_vertex_ai, http, config.vertex_ai_port, False),
+        ):
+            if is_wanted:
+                listeners[role] = opened.enter_context(_bind(address, port, role, is_shared, listens=True))
+        if config.allow_grpc:
             port = config.grpc_port
-        reservations["grpc"] = _bind(config.grpc_address, port, "grpc", True)
-    for listener in listeners.values():
-        listener.listen(BACKLOG)
+            if not config.reuse_grpc_port:
+                with _bind(config.grpc_address, port, "grpc", is_shared=False) as probe:
+                    port = probe.getsockname()[1]
+            reservations["grpc"] = opened.enter_context(_bind(config.grpc_address, port, "grpc", is_shared=True))
+        opened.pop_all()
     return Ports(listeners, reservations)
 
 
@@ -63,19 +62,22 @@ def frontend_counts(config: ServerConfig, ports: Ports) -> dict[str, int]:
     return {role: count for role, count in wanted.items() if role in {*ports.listeners, *ports.reservations}}
 
 
-def _bind(address: str, port: int, role: str, is_shared: bool) -> socket.socket:
-    try:
-        family, kind, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
-        found = socket.socket(family, kind)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if is_shared:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        found.bind(where)
-    except OSError as error:
-        raise StartError(
-            f"cannot serve {role} on '{address}:{port}': {error.strerror or error}; "
-            f"choose another with --{role.replace('_', '-')}-port or --{_ADDRESSES.get(role, role)}-address"
-        ) from None
-    return found
+def _bind(address: str, port: int, role: str, is_shared: bool, listens: bool = False) -> socket.socket:
+    with ExitStack() as opened:
+        try:
+            found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, _, _, where = found[0]
+            bound = opened.enter_context(socket.socket(family, kind))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if is_shared:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            bound.bind(where)
+            if listens:
+                bound.listen(BACKLOG)
+        except OSError as error:
+            raise StartError(
+                f"cannot serve {role} on '{address}:{port}': {error.strerror or error}; "
+                f"choose another with --{role.replace('_', '-')}-port or --{_ADDRESSES.get(role, role)}-address"
+            ) from None
+        opened.pop_all()
+    return bound

@@ -301,5 +301,5 @@ class CoreMachine(RuleBasedStateMachine):
         assert not world.regions, "regions of the dead"
 
 
-CoreMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
+CoreMachine.TestCase.settings = settings(max_examples=4 * settings.default.max_examples, stateful_step_count=40)
 TestCore = CoreMachine.TestCase

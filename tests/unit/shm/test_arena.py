@@ -337,5 +337,5 @@ class ArenaMachine(RuleBasedStateMachine):
         sweep(self.server)
 
 
-ArenaMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=30)
+ArenaMachine.TestCase.settings = settings(stateful_step_count=30)
 TestArena = ArenaMachine.TestCase

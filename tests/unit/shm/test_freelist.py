@@ -67,5 +67,5 @@ class FreeListMachine(RuleBasedStateMachine):
         assert self.free.is_empty == (not any(self.map))
 
 
-FreeListMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40)
+FreeListMachine.TestCase.settings = settings(stateful_step_count=40)
 TestFreeList = FreeListMachine.TestCase
