@@ -1,5 +1,6 @@
 """Models, their versions and instances as they run: state without I/O, changed only by the core."""
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -167,7 +168,7 @@ class Version:
     def execution_timeout(self) -> float | None:
         """Seconds after which an execution counts as hung (parameter `execution_timeout_ms`); None: never."""
         value = self.description.parameters.get("execution_timeout_ms", "")
-        return int(value) / 1000 if value.isdigit() and int(value) else None
+        return int(value) / 1000 if re.fullmatch("[0-9]{1,12}", value) and int(value) else None
 
     @property
     def retries_started(self) -> bool:

@@ -5,6 +5,7 @@ Plain `open` and `mmap`: `multiprocessing.shared_memory` would unlink other proc
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ SLOTS = 4096
 TABLE = SLOTS * 8
 """Bytes at the start of a region: per slot the generation that its reader is done with (u64)."""
 
+_LARGEST = (1 << 63) - 1
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,6 +47,8 @@ class Region:
         Its table has memory from the start: a store into it must not fail when there is none left (SIGBUS).
         """
         size = -(-size // PAGE) * PAGE
+        if TABLE + size > _LARGEST:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
         fd = os.open(DIRECTORY / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(fd, TABLE + size)

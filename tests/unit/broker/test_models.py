@@ -156,6 +156,8 @@ def test_parameters_of_a_model() -> None:
     assert version(execution_timeout_ms="0").execution_timeout is None
     assert version(execution_timeout_ms="soon").execution_timeout is None
     assert version(execution_timeout_ms="1500").execution_timeout == 1.5
+    assert version(execution_timeout_ms="²").execution_timeout is None
+    assert version(execution_timeout_ms="9" * 5000).execution_timeout is None
     assert version().retries_started
     assert version(retry_on_crash="yes").retries_started
     assert not version(retry_on_crash="False").retries_started
