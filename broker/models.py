@@ -128,10 +128,20 @@ class Version:
     load_began: float | None = None
     calls: int = 0  # requests of other models that are not answered
     validator: Validator = field(init=False)
+    execution_timeout: float | None = field(init=False)  # seconds after which an execution counts as hung; None: never
+    retries_started: bool = field(init=False)  # requests that a dead worker had begun may run once more
 
     def __post_init__(self) -> None:
-        """What is derived from the signature."""
+        """What is derived from the signature and the parameters."""
         self.validator = Validator(self.signature)
+        self._read_parameters()
+
+    def _read_parameters(self) -> None:
+        parameters = self.description.parameters
+        timeout = parameters.get("execution_timeout_ms", "")
+        self.execution_timeout = int(timeout) / 1000 if re.fullmatch("[0-9]{1,12}", timeout) and int(timeout) else None
+        is_refused = parameters.get("retry_on_crash", "true").lower() in {"false", "off", "0"}
+        self.retries_started = not is_refused and not self.description.decoupled
 
     @staticmethod
     def create(description: ModelDescription, number: int) -> "Version":
@@ -164,18 +174,6 @@ class Version:
         batching = self.description.dynamic_batching
         return batching is not None and batching.preserve_ordering
 
-    @property
-    def execution_timeout(self) -> float | None:
-        """Seconds after which an execution counts as hung (parameter `execution_timeout_ms`); None: never."""
-        value = self.description.parameters.get("execution_timeout_ms", "")
-        return int(value) / 1000 if re.fullmatch("[0-9]{1,12}", value) and int(value) else None
-
-    @property
-    def retries_started(self) -> bool:
-        """Requests that a dead worker had begun may run once more (parameter `retry_on_crash`)."""
-        refused = self.description.parameters.get("retry_on_crash", "true").lower() in {"false", "off", "0"}
-        return not refused and not self.description.decoupled
-
     def complete(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], completed: dict[str, Any]) -> None:
         """Take over what the worker found: inputs and outputs that the configuration does not declare, and fields of
         it that the model has set. Raises ConfigError."""
@@ -201,6 +199,7 @@ class Version:
             for request in reversed(queued):
                 self.scheduler.requeue(request)
         self.description = description
+        self._read_parameters()
 
     def pick(self) -> Instance | None:
         """The ready instance with the least to do that may take another batch."""
