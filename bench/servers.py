@@ -28,6 +28,7 @@ class Server:
     pid: int
     http: tuple[str, int]
     grpc: tuple[str, int]
+    metrics: tuple[str, int]
 
 
 def free_ports(count: int) -> list[int]:
@@ -68,7 +69,7 @@ def running(name: str, line: Sequence[str], environment: Mapping[str, str]) -> I
         )
     try:
         wait_until_ready(process, f"http://127.0.0.1:{http}/v2/health/ready", log)
-        yield Server(name, process.pid, ("127.0.0.1", http), ("127.0.0.1", grpc))
+        yield Server(name, process.pid, *(("127.0.0.1", port) for port in (http, grpc, metrics)))
     finally:
         stop(process)
 

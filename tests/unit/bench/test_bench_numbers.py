@@ -1,6 +1,6 @@
 """What the table shows is computed as bench/README.md says."""
 
-from bench import cpu
+from bench import cpu, scrape
 from bench.load import Window, percentile, summarise
 from bench.serving import CASES, heading, median, median_ratio, row
 
@@ -36,3 +36,15 @@ def test_the_columns_stand_under_their_headings() -> None:
     line = row(CASES[0], [Window(1000, 0.001, 0.002, 0.0001)], [Window(2500, 0.0005, 0.002, 0.0002)])
     assert [n for n, c in enumerate(line) if c == "|"] == [n for n, c in enumerate(columns) if c == "|"]
     assert line.split("|")[3].split() == ["2.50", "0.50", "2.00"]
+
+
+def test_scrapes_are_judged_within_each_pair() -> None:
+    without = [Window(1000, 0.001, p99, 0.0001) for p99 in (0.010, 0.020, 0.030)]
+    scraped = [Window(900, 0.001, p99, 0.0001) for p99 in (0.011, 0.018, 0.034)]
+    heading, *lines = scrape.table(without, scraped).splitlines()
+    assert heading.split() == ["p99", "ms", "least", "most", "req/s"]
+    assert [line[22:].split() for line in lines] == [
+        ["20.00", "10.00", "30.00", "1000"],
+        ["18.00", "11.00", "34.00", "900"],
+        ["+1.00", "-2.00", "+4.00"],
+    ]
