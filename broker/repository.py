@@ -69,7 +69,7 @@ class Watcher:
     """Knows what the broker was told about each model, and finds what has to be told next."""
 
     def __init__(self, config: ServerConfig, gpus: tuple[str, ...], scratch: Path) -> None:
-        """`scratch` is a directory for the files that load requests bring. Nothing is read before `scan`."""
+        """`scratch` is a directory for the files that load requests bring. `config` was read just now."""
         self._config = config
         self._gpus = gpus
         self._scratch = scratch
@@ -77,8 +77,9 @@ class Watcher:
         self._directories: dict[str, Path] = {}
         self._described: dict[str, ModelDescription] = {}
         self._rejected: dict[str, str] = {}
-        self._acted_on: dict[Path, Stamp | None] = {}
-        self._seen: dict[Path, Stamp | None] = {}
+        read = [config.config_path] if config.config_path is not None else []
+        self._acted_on: dict[Path, Stamp | None] = {file: stamp(file) for file in read}
+        self._seen = dict(self._acted_on)
         self._overridden: set[str] = set()  # models under a load request's configuration
         self._listed: tuple[str, ...] | None = None
         self._error = ""

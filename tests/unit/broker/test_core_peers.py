@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core import FRONTEND_SILENCE_SECONDS, SILENCE_SECONDS, START_SECONDS
-from broker.effects import Emit, Kill, Start
+from broker.effects import Emit, Kill, Send, Start
 from broker.fleet import UNLOAD_SECONDS
-from broker.messages import PROTOCOL, Beat, Cancel, Executed, Hello, Infer, Message, Result
-from tests.unit.broker.describe import description, infer
+from broker.messages import PROTOCOL, Beat, Cancel, Execute, Executed, Hello, Message, Result
+from configs.description import ModelDescription, TensorSpec
+from tests.unit.broker.describe import batching, description, infer, tensor
 from tests.unit.broker.wire import CLASSES, MESSAGES
 from tests.unit.broker.world import World
 
@@ -169,20 +170,35 @@ def test_what_does_not_concern_anybody_is_ignored() -> None:
     assert world.core.handle(worker.token, Executed(99, (), (0, 0, 0, 0)), world.now) == []
 
 
-@settings(max_examples=300)
-@given(st.lists(st.tuples(st.sampled_from(CLASSES), st.data()), max_size=4), st.integers(0, 3), st.booleans())
+VARIANTS = (
+    description("a"),
+    description("a", inputs=(), outputs=()),
+    description("a", inputs=(TensorSpec("", "", None),), outputs=()),
+    description("a", max_batch_size=8, inputs=(TensorSpec("", "BYTES", (1,)),)),
+    description("a", batching=batching(2, delay=0.1, ordered=True), inputs=(TensorSpec("", "", (-1, 2), (2, -1)),)),
+    description("a", decoupled=True, outputs=(TensorSpec("", "INT8", (-1, 2), (2, -1)),)),
+    description("a", max_batch_size=2, outputs=(TensorSpec("", "INT8", (-1, 2), (2, -1)),)),
+)
+"""Models that check little, each in another way."""
+
+
+@settings(max_examples=100)
+@given(
+    st.sampled_from(VARIANTS),
+    st.lists(st.tuples(st.sampled_from(CLASSES), st.data()), max_size=4),
+    st.integers(0, 3),
+    st.booleans(),
+)
 def test_no_message_stops_the_broker(
-    chosen: list[tuple[type[Any], st.DataObject]], index: int, is_under_way: bool
+    model: ModelDescription, chosen: list[tuple[type[Any], st.DataObject]], index: int, is_under_way: bool
 ) -> None:
     world = World({"http": 1, "metrics": 1})
-    world.start(description("a"))
+    world.start(model)
     if is_under_way:
-        world.ask(world.frontends[0], infer(0, "a"))
+        world.core.handle(world.frontends[0].token, infer(99, "a", received=world.now), world.now)
     peer = list(world.core.peers)[index]
     for cls, data in chosen:
         message: Message = data.draw(MESSAGES[cls])
-        if isinstance(message, Infer):
-            message = message._replace(model="a")
         for effect in world.core.handle(peer, message, world.now):
             assert not isinstance(effect, Start) or effect.role == "worker"
             if isinstance(effect, Emit):
@@ -190,12 +206,36 @@ def test_no_message_stops_the_broker(
     world.core.tick(world.now + 1)
 
 
-def test_the_server_is_started_when_its_frontends_take_requests() -> None:
-    world = World(frontends={"http": 1, "grpc": 1})
-    (http,), (grpc,) = world.of("http"), world.of("grpc")
-    world.scanned()
-    world.greet(http)
-    assert not world.core.is_started
-    world.greet(grpc)
-    assert world.core.is_started
-    assert world.core.is_ready
+@settings(max_examples=100)
+@given(st.sampled_from(VARIANTS), st.data())
+def test_no_request_and_no_result_stops_the_broker(model: ModelDescription, data: st.DataObject) -> None:
+    world = World()
+    world.start(model)
+    (frontend,), (worker,) = world.frontends, world.workers
+    names = st.sampled_from(["", "IN", "OUT"])
+    shapes = st.lists(st.sampled_from([-1, 0, 1, 2, 3, 2**63 - 1]), max_size=4).map(tuple)
+    datatypes = st.sampled_from(["", "INT8", "BYTES", "FP64", "fp64"])
+    sizes = st.integers(0, 24) | st.integers(0, 2**63)
+    tensors = st.builds(tensor, names, datatypes, shapes, sizes)
+    for number in range(1, 4):
+        inputs = tuple(data.draw(st.lists(tensors, max_size=2)))
+        outputs = tuple(data.draw(st.lists(names, max_size=2)))
+        is_raw = data.draw(st.booleans()) and len(inputs) == 1
+        version = data.draw(st.sampled_from([-1, 0, 1, 2]))
+        changes = {"version": version, "is_raw": is_raw, "outputs": outputs, "received": world.now}
+        request = infer(number, "a", inputs=inputs, **changes)
+        for effect in world.core.handle(frontend.token, request, world.now):
+            if isinstance(effect, Send) and isinstance(effect.message, Execute):
+                results = [
+                    Result(
+                        data.draw(st.integers(-2, 9)),
+                        "",
+                        tuple(data.draw(st.lists(tensors, max_size=2))),
+                        {},
+                        data.draw(st.integers(0, 4)),
+                    )
+                    for _ in effect.message.items
+                ]
+                answer = Executed(effect.message.attempt, tuple(results), (1, 2, 3, 4))
+                world.core.handle(worker.token, answer, world.now)
+    world.core.tick(world.now + 1)

@@ -17,6 +17,7 @@ from broker.messages import (
     RepositoryListed,
 )
 from broker.repository import Watcher
+from configs import server
 from configs.server import ServerConfig
 
 CONFIG = """
@@ -234,3 +235,114 @@ def test_a_repository_that_cannot_be_read_is_an_error_of_the_load(repository: Re
     _, considered = repository.load("a", JSON)
     assert isinstance(considered, ModelConsidered)
     assert "cannot be read" in considered.error
+
+
+# ----------------------------------------------------------------------------------------------- server.pbtxt
+
+
+class Configured:
+    """A repository with a server.pbtxt whose entries configure it."""
+
+    def __init__(self, directory: Path, *entries: str) -> None:
+        self.path = directory / "model_repository"
+        self.file = directory / "server.pbtxt"
+        for name in ("a", "b"):
+            (self.path / name / "1").mkdir(parents=True)
+            (self.path / name / "config.pbtxt").write_text(CONFIG)
+        self.write(*entries)
+        self.scratch = directory / "scratch"
+        self.scratch.mkdir()
+        self.watcher = Watcher(server.load([f"--config={self.file}"]), (), self.scratch)
+
+    def write(self, *entries: str, more: str = "") -> None:
+        text = "".join(f"model_config_list {{ config {{ {entry} }} }}\n" for entry in entries)
+        self.file.write_text(text + more)
+
+    def look(self) -> list[Message]:
+        """An edit counts when the file has been still for one look."""
+        return self.watcher.look() or self.watcher.look()
+
+
+ONE, TWO = ('name: "a" instance_group { count: 1 }', 'name: "a" instance_group { count: 2 }')
+
+
+def counts(messages: list[Message]) -> list[tuple[str, int]]:
+    return [(m.description["name"], len(m.description["instances"])) for m in messages if isinstance(m, ModelDescribed)]
+
+
+def test_an_edited_entry_changes_its_model_and_no_other(tmp_path: Path) -> None:
+    repository = Configured(tmp_path, ONE)
+    assert counts(repository.watcher.scan(is_first=True)) == [("a", 1), ("b", 1)]
+    assert repository.look() == []
+    repository.write(TWO)
+    assert repository.watcher.look() == [], "it may still be written"
+    assert counts(repository.watcher.look()) == [("a", 2)]
+    repository.write()
+    assert counts(repository.look()) == [("a", 1)], "config.pbtxt counts again"
+
+
+def test_an_edit_during_the_start_is_noticed(tmp_path: Path) -> None:
+    repository = Configured(tmp_path, ONE)
+    repository.write(TWO)
+    repository.watcher.scan(is_first=True)
+    assert counts(repository.look()) == [("a", 2)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["model_config_list {", 'model_config_list { config { name: "a" instance_group { count: -1 } } nonsense: 1 }'],
+)
+def test_a_broken_file_changes_nothing_and_is_said_once(tmp_path: Path, text: str) -> None:
+    repository = Configured(tmp_path, ONE)
+    repository.watcher.scan(is_first=True)
+    repository.file.write_text(text)
+    (message,) = repository.look()
+    assert isinstance(message, Log)
+    assert message.level == "E"
+    assert message.text.startswith(str(repository.file.name)) or str(repository.file) in message.text
+    assert message.text.endswith("; nothing was changed")
+    assert repository.look() == []
+    repository.write(TWO)
+    assert counts(repository.look()) == [("a", 2)]
+
+
+def test_a_broken_entry_is_an_error_of_its_model_and_the_old_one_stays(tmp_path: Path) -> None:
+    repository = Configured(tmp_path, ONE)
+    repository.watcher.scan(is_first=True)
+    repository.write('name: "a" instance_group { count: -1 }')
+    assert short(repository.look()) == [("rejected", "a")]
+    repository.write(ONE)
+    assert short(repository.look()) == [("described", "a")], "so that the error is forgotten"
+
+
+def test_an_entry_brings_a_new_model_and_takes_away_one_that_is_not_there(tmp_path: Path) -> None:
+    repository = Configured(tmp_path, ONE, 'name: "ghost"')
+    assert ("rejected", "ghost") in short(repository.watcher.scan(is_first=True))
+    (repository.path / "c" / "1").mkdir(parents=True)
+    (repository.path / "c" / "config.pbtxt").write_text(CONFIG)
+    repository.write(ONE, 'name: "c" instance_group { count: 3 }')
+    found = repository.look() + repository.look()
+    assert counts(found) == [("c", 3)]
+    assert ("removed", "ghost") in short(found)
+
+
+def test_other_settings_need_a_restart(tmp_path: Path) -> None:
+    repository = Configured(tmp_path, ONE)
+    repository.watcher.scan(is_first=True)
+    repository.write(TWO, more="exit_timeout_secs: 3\n")
+    found = repository.look()
+    assert [message.text for message in found if isinstance(message, Log)] == [
+        f"{repository.file}: 'exit_timeout_secs' has changed: that needs a restart"
+    ]
+    assert counts(found) == [("a", 2)], "the entries apply"
+
+
+def test_a_file_that_is_gone_changes_nothing(tmp_path: Path) -> None:
+    repository = Configured(tmp_path, TWO)
+    repository.watcher.scan(is_first=True)
+    repository.file.unlink()
+    (message,) = repository.look()
+    assert isinstance(message, Log)
+    assert message.text.endswith("; nothing was changed")
+    repository.write(ONE)
+    assert counts(repository.look()) == [("a", 1)]
