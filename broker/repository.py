@@ -333,12 +333,11 @@ def _put(out: Inbox, messages: list[Message]) -> None:
         out.put(message)
 
 
-def serve(place: Place, exporter: Exporter, machine: Machine, wanted: Inbox, found: Inbox) -> bool:
-    """Talk to the broker until it says stop (True) or is dead (False)."""
+def serve(place: Place, broker: int, exporter: Exporter, machine: Machine, wanted: Inbox, found: Inbox) -> bool:
+    """Talk to the broker, our parent, until it says stop (True) or is dead (False)."""
     dealer = Dealer(place.socket, place.token)
     outgoing: list[Message] = [Hello(PROTOCOL, "repository", os.getpid())]
     next_beat = 0.0
-    broker = os.getppid()
     while os.getppid() == broker:
         while not found.empty():
             outgoing.append(found.get())
@@ -377,7 +376,7 @@ def main(arguments: list[str]) -> None:
     threading.Thread(target=watch, args=(config, scratch, wanted, found), daemon=True).start()
     exporter = Exporter(trace.parse(config.trace_config))
     machine = Machine(config.allow_cpu_metrics, find_nvml() if config.allow_gpu_metrics else None)
-    is_told_to_stop = serve(place, exporter, machine, wanted, found)
+    is_told_to_stop = serve(place, int(arguments[3]), exporter, machine, wanted, found)
     exporter.close()
     if not is_told_to_stop:
         for delay in BURIAL_SECONDS:  # the others are dying: nobody else cleans up
