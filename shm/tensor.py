@@ -92,22 +92,40 @@ def as_array(datatype: str, shape: Sequence[int], data: Buffer) -> np.ndarray[An
     return np.frombuffer(data, dtype=NUMPY[datatype]).reshape(tuple(shape))
 
 
+class MalformedBytes(ValueError):
+    """The binary form of a BYTES tensor is none: `what` is wrong, and (`details`) how. Between them goes the place."""
+
+    def __init__(self, what: str, details: str) -> None:
+        super().__init__(what + details)
+        self.what = what
+        self.details = details
+
+
 def deserialize_bytes(data: Buffer, expected: int | None = None) -> np.ndarray[Any, Any]:
-    """The elements of a BYTES tensor, each with a 4-byte little-endian length before it. Raises ValueError."""
+    """The elements of a BYTES tensor, each with a 4-byte little-endian length before it. Raises MalformedBytes."""
     view = memoryview(data)
     elements: list[bytes] = []
     position, end = 0, len(view)
     while position < end:
         if end - position < 4:
-            raise ValueError("incomplete string length indicator")
+            raise MalformedBytes(
+                "incomplete string length indicator",
+                f", expecting 4 bytes but only {end - position} bytes available. Please make sure the string length "
+                "indicator is in one buffer.",
+            )
         (length,) = struct.unpack_from("<I", view, position)
         position += 4
         if end - position < length:
-            raise ValueError("incomplete string data")
+            raise MalformedBytes(
+                "incomplete string data",
+                f", expecting string of length {length} but only {end - position} bytes available",
+            )
         elements.append(bytes(view[position : position + length]))
         position += length
-    if expected is not None and len(elements) != expected:
-        raise ValueError(f"expected {expected} string elements, got {len(elements)}")
+    if expected is not None and len(elements) < expected:
+        raise MalformedBytes(f"expected {expected} string elements", f", got {len(elements)}")
+    if expected is not None and len(elements) > expected:
+        raise MalformedBytes(f"unexpected number of string elements {len(elements)}", f", expecting {expected}")
     array = np.empty(len(elements), dtype=np.object_)
     array[:] = elements
     return array

@@ -13,9 +13,9 @@ from shm import copies
 from shm.arena import Buffer
 from shm.datatypes import ELEMENT_SIZE
 from shm.ref import TensorRef
-from shm.tensor import Regions, as_array
+from shm.tensor import MalformedBytes, Regions, as_array
 from workers.client_memory import MARK, ClientMemory
-from workers.errors import BackendError
+from workers.errors import BackendError, MalformedInput
 
 COPY_LIMIT = 32 << 20
 """Up to this many bytes a copy is faster than the page faults of a copy-on-write mapping. Beyond, they are even, and a
@@ -80,5 +80,7 @@ class Inputs:
 def _as_array(ref: TensorRef, data: Buffer) -> np.ndarray[Any, Any]:
     try:
         return as_array(ref.datatype, ref.shape, data)
+    except MalformedBytes as error:
+        raise MalformedInput(ref.name, error.what, error.details) from None
     except ValueError as error:
         raise BackendError(ErrorCode.INVALID_ARG, f"{error} for inference input '{ref.name}'") from None

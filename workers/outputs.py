@@ -10,7 +10,7 @@ from shm.arena import INLINE, Arena, ArenaFull, ArenaSettings, Block, inline
 from shm.ref import TensorRef
 from shm.region import name_for
 from workers.client_memory import ClientMemory
-from workers.errors import BackendError
+from workers.errors import BackendError, MalformedInput
 from workers.outcome import Outcome, Output
 
 
@@ -23,11 +23,13 @@ class Outputs:
         self._client_memory = client_memory
         self._send = send
         self._arena: Arena | None = None
+        self._model = ""
         self._gone: set[str] = set()  # readers that are dead
         self._lock = threading.Lock()
 
     def open(self, load: Load) -> None:
         """Make the arena. Raises BackendError."""
+        self._model = load.model
         arena = Arena(
             ArenaSettings(load.backend, *load.arena),
             (name_for(self._place.server, self._place.token, number) for number in itertools.count()),
@@ -45,6 +47,8 @@ class Outputs:
 
     def result(self, item: Item, outcome: Outcome, part: Part = COMPLETE) -> Result:
         """Put a response's outputs where its client can read them. What fails becomes the request's error."""
+        if isinstance(outcome, MalformedInput):
+            return Result(outcome.code, outcome.of(self._model, item.request_id), (), {})
         if isinstance(outcome, BackendError):
             return Result(outcome.code, str(outcome), (), {})
         wanted = item.outputs

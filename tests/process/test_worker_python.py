@@ -140,7 +140,8 @@ def test_malformed_strings_fail_their_request_alone(tmp_path: Path) -> None:
         first, second = broker.execute(item(bad), item(good))
         assert (first.code, first.error) == (
             ErrorCode.INVALID_ARG,
-            "incomplete string data for inference input 'IN'",
+            "[request id: <id_unknown>] incomplete string data for inference input 'IN' for model 'model', "
+            "expecting string of length 9 but only 1 bytes available",
         )
         assert broker.arrays(second)["OUT"][0] == b"a"
 

@@ -122,7 +122,7 @@ def test_what_is_no_bytes_becomes_text() -> None:
         (b"\x02\0\0\0a", None, "incomplete string data"),
         (b"\xff\xff\xff\xffa", None, "incomplete string data"),
         (b"\x01\0\0\0a", 2, "expected 2 string elements, got 1"),
-        (b"\x01\0\0\0a", 0, "expected 0 string elements, got 1"),
+        (b"\x01\0\0\0a", 0, "unexpected number of string elements 1, expecting 0"),
         (b"", 1, "expected 1 string elements, got 0"),
     ],
 )
