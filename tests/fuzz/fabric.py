@@ -47,25 +47,30 @@ SECONDS = 20.0
 class Play:
     """A core with its peers, none of which is a process: what it wants done is done at once."""
 
-    def __init__(self, config: ServerConfig, rng: random.Random) -> None:
+    def __init__(self, config: ServerConfig) -> None:
         """Begin, with models that serve."""
-        self._rng = rng
         self._now = 100.0
         self.core = Core(config, Frontends({"http": 1, "grpc": 1, "metrics": 1}, {}), 0.0)
         self._do(self.core.begin(self._now))
-        repository = next(token for token, peer in self.core.peers.items() if peer.role == "repository")
+        repository = self.token_of("repository")
         for model in SERVED:
             description = describe(MODELS / model, None, config, ())
             self._do(self.core.handle(repository, ModelDescribed(description.to_wire()), self._now))
         self._do(self.core.handle(repository, RepositoryScanned(), self._now))
 
-    def take(self, data: bytes) -> str:
-        """A packed list arrives from some peer; what was wrong with it. Any other exception would end the broker."""
-        self._now += self._rng.choice((0.0, 0.001, 0.5))
+    def token_of(self, role: str) -> str:
+        """A peer of this role."""
+        return next(token for token, peer in self.core.peers.items() if peer.role == role)
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, until there is a peer."""
+        self._now += seconds
         while not self.core.peers:  # all are dead; they are started again later and later
             self._now = self.core.next_deadline()
             self._do(self.core.tick(self._now))
-        peer = self._rng.choice(list(self.core.peers))
+
+    def take(self, peer: str, data: bytes) -> str:
+        """A packed list arrives from a peer; what was wrong with it. Any exception would end the broker."""
         text = ""
         try:
             for message in decode(data):
@@ -97,11 +102,12 @@ def messages(directory: Path, budget: Budget) -> Tally:
     play = None
     for rng in budget.turns(tally):
         if play is None or tally.answers % LIFE == 0:
-            play = Play(config, rng)
+            play = Play(config)
+        play.wait(rng.choice((0.0, 0.001, 0.5)))
         data = fabric_inputs.packed(rng)
         tally.add(data)
         try:
-            tally.heard(play.take(data))
+            tally.heard(play.take(rng.choice(list(play.core.peers)), data))
         except Exception as error:
             raise AssertionError(f"{error!r} about {data!r}") from error
     return tally

@@ -3,27 +3,17 @@
 `make fuzz` does the same for longer (`python -m tests.fuzz`).
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.fuzz import fabric, targets
 from tests.fuzz.tally import Tally
 from tests.fuzz.targets import Budget
-from tests.fuzz.watch import Watch, fuzzed_server
+from tests.fuzz.watch import Watch
 from tests.support.server import Server
 
 BUDGET = Budget(inputs=2000, seconds=5.0, seed=1)
 ENOUGH = 100
 """Different inputs that each target manages on a slow machine."""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that is fuzzed by all tests, one after the other."""
-    with fuzzed_server(tmp_path_factory.mktemp("fuzzed")) as running:
-        yield running
 
 
 def check(tally: Tally) -> None:
