@@ -38,7 +38,7 @@ test-gpu: $(VENV)/.installed-serve $(VENV)/.installed-test ## what needs an NVID
 golden: $(VENV)/.installed-serve $(VENV)/.installed-test ## record the answers of the real Triton anew; ARGS="core ..."
 	@$(BIN)/python -m tests.golden.record $(ARGS)
 
-fuzz: $(VENV)/.installed-serve $(VENV)/.installed-test ## send bad inputs for 10 minutes; ARGS="--seed 7 --inputs 5000 http_framing"
+fuzz: $(VENV)/.installed-serve $(VENV)/.installed-test ## send 3,000 bad inputs to each of eight targets; ARGS="--seed 7 --inputs 9000"
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(VENV)/.installed-bench ## compare with the real Triton; ARGS="--quick" for a first look
