@@ -49,6 +49,8 @@ class Control:
         if not waiting:
             return
         peer, request = waiting.pop(0)
+        if not waiting:
+            del self._considered[message.model]
         if message.error:
             text = f"failed to load '{message.model}', failed to poll from model repository: {message.error}"
             self._answer(peer, request, ErrorCode.INTERNAL, text)

@@ -86,7 +86,7 @@ class DynamicScheduler:
             count += 1
             if size in self._preferred:
                 marked = count
-        is_overdue = now >= self._oldest() + self._delay
+        is_overdue = not self._delay or now >= self._oldest() + self._delay
         if not is_idle and not is_full and size < self._largest:
             return 0
         if marked and not (self._delay and is_overdue):

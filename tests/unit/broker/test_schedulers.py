@@ -1,5 +1,6 @@
 """Which requests run together, by Triton's examples; and whatever comes, none is lost and none overtakes."""
 
+import time
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from broker.request import Request
 from broker.schedulers import DefaultScheduler, DynamicScheduler, make
-from configs.description import DynamicBatching
+from configs.description import DynamicBatching, QueuePolicy
 from tests.unit.broker.describe import batching, description, infer
 
 
@@ -174,3 +175,14 @@ def test_nothing_is_lost_or_overtakes_or_is_too_large(
         left += batch
     assert left == requests
     assert len(scheduler) == 0
+
+
+def test_a_long_queue_is_not_walked_for_every_batch() -> None:
+    levels = DynamicBatching((8,), 0.0, False, 2, {level: QueuePolicy() for level in (1, 2, 3)})
+    for each in (DynamicBatching((8,)), levels):
+        scheduler = DynamicScheduler(each, 8)
+        for number in range(20_000):
+            scheduler.enqueue(request(number))
+        began = time.process_time()
+        assert sizes(scheduler, 1.0) == [8] * 2500
+        assert time.process_time() - began < 2
