@@ -1,20 +1,16 @@
 """Tensors in memory that clients register, through the whole server, with tritonclient's own module for such memory."""
 
-import contextlib
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tritonclient.grpc as grpc_client
-import tritonclient.http as http_client
-import tritonclient.utils.shared_memory as memory
-from tritonclient.utils import InferenceServerException, serialize_byte_tensor
+from tritonclient.utils import InferenceServerException
 
 from tests.support.clients import INVALID, NOT_FOUND, Client, status_of
+from tests.support.regions import Region
 from tests.support.server import Server
 
 BYTES = 1 << 20
@@ -22,46 +18,10 @@ COUNT = 50_000
 FLOATS = COUNT * 4
 
 
-class Region:
-    """A region that a client has made and registered under `name`: inputs in its first half, outputs in the second."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.name = f"r{secrets.token_hex(4)}"
-        self.key = f"/{self.name}"
-        self.handle = memory.create_shared_memory_region(self.name, self.key, BYTES)
-        client.raw.register_system_shared_memory(self.name, self.key, BYTES)
-
-    def input(self, array: np.ndarray[Any, Any], name: str = "IN", datatype: str = "FP32") -> Any:
-        """An input that lies at the beginning."""
-        data = serialize_byte_tensor(array) if datatype == "BYTES" else array
-        memory.set_shared_memory_region(self.handle, [data])
-        tensor = self._module.InferInput(name, list(array.shape), datatype)
-        tensor.set_shared_memory(self.name, len(data.item()) if datatype == "BYTES" else data.nbytes)
-        return tensor
-
-    def output(self, byte_size: int, offset: int = BYTES // 2, name: str = "OUT") -> Any:
-        """A wish for an output in the second half."""
-        wanted = self._module.InferRequestedOutput(name)
-        wanted.set_shared_memory(self.name, byte_size, offset)
-        return wanted
-
-    def read(self, datatype: Any, shape: list[int], offset: int = BYTES // 2) -> np.ndarray[Any, Any]:
-        array: np.ndarray[Any, Any] = memory.get_contents_as_numpy(self.handle, datatype, shape, offset)
-        return array
-
-    @property
-    def _module(self) -> Any:
-        return http_client if self.client.protocol == "http" else grpc_client
-
-
 @pytest.fixture
 def region(client: Client) -> Iterator[Region]:
-    made = Region(client)
-    yield made
-    with contextlib.suppress(InferenceServerException):
-        client.raw.unregister_system_shared_memory(made.name)
-    memory.destroy_shared_memory_region(made.handle)
+    with Region(client, BYTES) as made:
+        yield made
 
 
 def floats(count: int = COUNT) -> np.ndarray[Any, Any]:
@@ -86,7 +46,7 @@ def test_in_alone_and_out_alone(client: Client, region: Region) -> None:
 
 def client_input(region: Region, array: np.ndarray[Any, Any]) -> Any:
     """The same tensor in the request's body."""
-    tensor = region._module.InferInput("IN", list(array.shape), "FP32")
+    tensor = region.module.InferInput("IN", list(array.shape), "FP32")
     tensor.set_data_from_numpy(array)
     return tensor
 
@@ -94,7 +54,7 @@ def client_input(region: Region, array: np.ndarray[Any, Any]) -> Any:
 def test_strings(client: Client, region: Region) -> None:
     texts = np.array([b"one", b"", b"\xff\0 three"], dtype=np.object_)
     size = 4 * 3 + 3 + 8
-    client.raw.infer("texts", [region.input(texts, datatype="BYTES")], outputs=[region.output(size)])
+    client.raw.infer("texts", [region.input(texts)], outputs=[region.output(size)])
     assert region.read(np.object_, [3]).tolist() == texts.tolist()
 
 
