@@ -164,3 +164,18 @@ def test_a_server_does_not_end_later_than_it_may() -> None:
     assert world.exit_status is None
     world.advance(1.0)
     assert world.exit_status == 1
+
+
+def test_a_worker_that_is_being_killed_is_not_believed_any_more() -> None:
+    world = World()
+    world.start(description("a", count=2))
+    record = world.ask(world.frontends[0], infer(0, "a"))
+    worker = world.processes[record.worker]
+    world.begin(worker)
+    world.apply(world.core.malformed(worker.token, "nonsense", world.now))
+    world.finish(worker)
+    (message,) = worker.outbox
+    world.apply(world.core.handle(worker.token, message, world.now))
+    assert not record.is_answered, "it has been given up, and is not answered twice"
+    world.bury(worker)
+    assert record.worker not in ("", worker.token)
