@@ -29,6 +29,8 @@ FINE_SECONDS = 0.01
 """Waits shorter than this end at their very microsecond: queue delays are of that kind."""
 GC_THRESHOLD = 50_000
 """Objects between garbage collections: requests leave no cycles."""
+PAUSE_SECONDS = 0.05
+"""How long a child that floods us with output is not listened to: then it waits, and nobody else."""
 OBSERVE_SECONDS = 1.0
 """How often the children's process states are looked at."""
 
@@ -49,6 +51,7 @@ class Server:
         self._outgoing: dict[str, list[Message]] = {}
         self._exit_status: int | None = None
         self._watched: dict[int, tuple[str, str]] = {}  # descriptor -> (what, token)
+        self._paused: dict[str, float] = {}  # child that is not listened to -> until when
         self._was_started = False
         self._next_observation = 0.0
         self._shown_progress = ""
@@ -90,6 +93,7 @@ class Server:
                 self._next_observation = now + OBSERVE_SECONDS
                 self._apply(self._core.observe(self._supervisor.stopped(), now))
                 self._log.flush()
+            self._listen_again(now)
             self._flush()
             self._report()
 
@@ -109,7 +113,8 @@ class Server:
         """Wait for the next event (not at all when busy), then look after the descriptors that are ready."""
         timeout = 0.0
         if not is_busy and not self._router.has_more():
-            timeout = max(0.0, min(self._core.next_deadline(), self._next_observation) - time.monotonic())
+            deadlines = (self._core.next_deadline(), self._next_observation, *self._paused.values())
+            timeout = max(0.0, min(deadlines) - time.monotonic())
         if 0 < timeout < FINE_SECONDS:
             select.select([self._poll], [], [], timeout)  # an epoll counts in whole milliseconds
             timeout = 0.0
@@ -128,15 +133,24 @@ class Server:
 
     def _read_output(self, token: str) -> None:
         child = self._supervisor.children.get(token)
-        if child is not None:
-            self._log.printed(child.name, self._supervisor.read(child))
-            if child.is_mute:
-                self._unwatch(child.output)
+        if child is None:
+            return
+        self._log.printed(child.name, self._supervisor.read(child))
+        if child.is_mute or child.is_flooding:
+            self._unwatch(child.output)
+        if child.is_flooding:
+            self._paused[token] = time.monotonic() + PAUSE_SECONDS
+
+    def _listen_again(self, now: float) -> None:
+        for token in [token for token, end in self._paused.items() if end <= now]:
+            del self._paused[token]
+            self._watch(self._supervisor.children[token].output, "output", token)
 
     def _bury(self, token: str) -> None:
         child = self._supervisor.children[token]
         self._unwatch(child.pidfd)
         self._unwatch(child.output)
+        self._paused.pop(token, None)
         self._receive()  # what it sent before its death still counts
         death, lines = self._supervisor.bury(token)
         self._log.printed(child.name, lines)

@@ -29,7 +29,9 @@ MODULES = {
 
 LAST_LINES = 5
 """Lines of output kept for the message about a death."""
-_READ = 1 << 16
+_PIPE = 1 << 16
+"""What a pipe holds."""
+_READ = 1 << 14
 _MAX_LINE = 1 << 14
 _PF_EXITING = 4  # a flag of /proc/PID/stat
 
@@ -46,6 +48,7 @@ class Child:
     status: mmap.mmap | None
     is_killed: bool = False
     is_mute: bool = False  # it has closed its output: there is nothing more to read
+    is_flooding: bool = False  # it writes faster than we read
     partial: bytes = b""
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
 
@@ -119,7 +122,7 @@ class Supervisor:
             data = os.read(child.output, _READ)
         except BlockingIOError:
             return []
-        child.is_mute = not data
+        child.is_mute, child.is_flooding = not data, len(data) == _READ
         *lines, child.partial = (child.partial + data).split(b"\n")
         if len(child.partial) > _MAX_LINE or not data:
             lines, child.partial = [*lines, child.partial], b""
@@ -131,7 +134,8 @@ class Supervisor:
         """Reap a process whose pidfd has fired. Returns how it died and its last unread lines."""
         child = self.children.pop(token)
         status = child.process.wait()
-        lines = self.read(child) + self.read(child)  # all that a pipe holds; others may still write to it
+        # As much as a pipe holds, and no more: others may still write to it.
+        lines = [line for _ in range(_PIPE // _READ + 1) for line in self.read(child)]
         started = 0
         if child.status is not None:
             (started,) = struct.unpack_from("<Q", child.status, 0)

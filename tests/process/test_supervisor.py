@@ -254,3 +254,17 @@ def test_a_model_that_closes_its_output_does_not_keep_the_broker_busy(new_server
         began, before = time.monotonic(), sum(broker.cpu_times()[:2])
         until(lambda: time.monotonic() > began + 1, SECONDS, "a second has passed")
         assert sum(broker.cpu_times()[:2]) - before < 0.25
+
+
+def test_a_model_that_prints_without_end_waits_for_the_broker_and_not_the_other_way_round(
+    new_server: Callable[..., Server],
+) -> None:
+    server = new_server()
+    model = write_echo(server.repository, "noisy") / "1" / "model.py"
+    flood = "import os, threading\ndef flood():\n    while True:\n        os.write(1, b'y\\n' * 4000)\n"
+    model.write_text(f"{model.read_text()}\n{flood}threading.Thread(target=flood, daemon=True).start()\n")
+    with server:
+        broker = psutil.Process(server.process.pid)
+        began, before = time.monotonic(), sum(broker.cpu_times()[:2])
+        until(lambda: time.monotonic() > began + 2, SECONDS, "two seconds have passed")
+        assert sum(broker.cpu_times()[:2]) - before < 0.5
