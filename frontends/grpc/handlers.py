@@ -93,6 +93,7 @@ def _guarded(name: str, serve: Serve, restrictions: Restrictions) -> Callable[[A
             check(restrictions, name, metadata)
             return await serve(request, context, metadata)
         except RequestError as error:
-            return await context.abort(grpc.StatusCode[GRPC_STATUS[error.code]], error.message)
+            refusal = error
+        return await context.abort(grpc.StatusCode[GRPC_STATUS[refusal.code]], refusal.message)
 
     return call

@@ -47,11 +47,19 @@ def socket_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+_CLIENTS_FAULTS = (
+    "Invalid encoding",
+    "Failed sending error status",
+    "Unexpected [ExecuteBatchError] raised by servicer method",
+)
+"""How records begin about headers that are no UTF-8, and about answers that clients did not wait for."""
+
+
 def _is_ours(record: logging.LogRecord) -> bool:
-    """False for what gRPC logs about clients: names that are no UTF-8, and errors that they did not wait for."""
+    """False for what gRPC logs about clients: also of a path that is no UTF-8."""
     text = record.getMessage()
     is_path = text.startswith("Unexpected [UnicodeDecodeError] raised by servicer method") and not text.isascii()
-    return not is_path and not text.startswith(("Invalid encoding", "Failed sending error status"))
+    return not is_path and not text.startswith(_CLIENTS_FAULTS)
 
 
 def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> None:
