@@ -32,7 +32,7 @@ class GrpcServer:
 
 async def serve(client: Client, options: dict[str, Any], _place: Place) -> GrpcServer:
     """Start serving on the options' address and port. Raises OSError when the port is taken."""
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_ours)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(is_ours)
     service = Service.of(client, options)
     streams = Streams(service)
     server = grpc.aio.server(options=channel_arguments(options))
@@ -47,19 +47,15 @@ def socket_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-_CLIENTS_FAULTS = (
-    "Invalid encoding",
-    "Failed sending error status",
-    "Unexpected [ExecuteBatchError] raised by servicer method",
-)
-"""How records begin about headers that are no UTF-8, and about answers that clients did not wait for."""
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """False for what gRPC logs about clients: also of a path that is no UTF-8."""
+def is_ours(record: logging.LogRecord) -> bool:
+    """False for what gRPC logs about its clients' faults: names that are no UTF-8, answers that nobody waited for."""
     text = record.getMessage()
-    is_path = text.startswith("Unexpected [UnicodeDecodeError] raised by servicer method") and not text.isascii()
-    return not is_path and not text.startswith(_CLIENTS_FAULTS)
+    if text.startswith("Unexpected [UnicodeDecodeError] raised by servicer method"):
+        return text.isascii()  # the path stands in the text
+    if text.startswith("Unexpected [ExecuteBatchError] raised by servicer method"):
+        error = record.exc_info[1] if record.exc_info else None
+        return not str(error).startswith('Failed "execute_batch"')  # this one: begun well, but the call had ended
+    return not text.startswith(("Invalid encoding", "Failed sending error status"))
 
 
 def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> None:

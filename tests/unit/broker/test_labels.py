@@ -1,13 +1,13 @@
 """What frontends are told for classifying outputs."""
 
 import pytest
-from describe import description
 
 from broker import answers
 from broker.messages import ErrorCode
 from broker.models import Model, Version, VersionState
 from broker.validation import Rejected
 from configs.description import TensorSpec
+from tests.unit.broker.describe import description
 
 OUTPUTS = (TensorSpec("OUT", "FP32", (2,), labels=("cat", "dog")), TensorSpec("MORE", "FP32", (2,)))
 

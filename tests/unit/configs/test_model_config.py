@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from generated_configs import messages
 from google.protobuf import text_format
 from google.protobuf.message import Message
 from hypothesis import given
@@ -20,6 +19,7 @@ from configs.model import describe
 from configs.proto.schema import message
 from configs.server import ServerConfig, load
 from configs.tree import Node, merge
+from tests.unit.configs.generated_configs import messages
 
 RECORDED = Path(__file__).parent / "recorded"
 INPUT = 'input { name: "I" data_type: TYPE_FP32 dims: [ 4 ] }'

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generated_configs import messages
 from google.protobuf import message_factory, text_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -17,6 +16,7 @@ from configs import pbtxt
 from configs.errors import ConfigError
 from configs.proto.schema import message
 from configs.tree import Node, default, is_map
+from tests.unit.configs.generated_configs import messages
 
 MODEL = message("inference.ModelConfig")
 SERVER = message("tidepool.ServerConfig")

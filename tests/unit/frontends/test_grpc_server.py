@@ -1,14 +1,16 @@
 """Handlers end a call with the right status, and only serve those who may."""
 
 import asyncio
+import logging
 from typing import Any, NoReturn
 
 import grpc
 import pytest
+from grpc._cython.cygrpc import ExecuteBatchError
 
 from frontends.grpc.handlers import inference_handlers
 from frontends.grpc.restricted import restrictions
-from frontends.grpc.server import socket_address
+from frontends.grpc.server import is_ours, socket_address
 from frontends.grpc.stream import Streams
 from tests.support.memory_client import MemoryClient, service_of
 
@@ -77,3 +79,26 @@ def test_other_rpcs_are_open() -> None:
 )
 def test_an_ipv6_address_is_put_into_brackets(host: str, address: str) -> None:
     assert socket_address(host, 80) == address
+
+
+ENDED = ExecuteBatchError('Failed "execute_batch": (<grpc._cython.cygrpc.SendStatusFromServerOperation object>,)')
+MISUSED = ExecuteBatchError("Failed grpc_call_start_batch: 8 with grpc_call_error value: 'GRPC_CALL_ERROR_...'")
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "ours"),
+    [
+        ("Unexpected [ExecuteBatchError] raised by servicer method [/a.B/C]", ENDED, False),
+        ("Unexpected [ExecuteBatchError] raised by servicer method [/a.B/C]", MISUSED, True),
+        ("Unexpected [UnicodeDecodeError] raised by servicer method [/a.B/\xe5]", ValueError(), False),
+        ("Unexpected [UnicodeDecodeError] raised by servicer method [/a.B/C]", ValueError(), True),
+        ("Unexpected [ValueError] raised by servicer method [/a.B/C]", ValueError(), True),
+        ("Failed sending error status from server", ENDED, False),
+        ("Invalid encoding on b'name'", None, False),
+    ],
+)
+def test_only_what_clients_are_to_blame_for_stays_out_of_the_log(
+    text: str, error: Exception | None, ours: bool
+) -> None:
+    details = (type(error), error, None) if error else None
+    assert is_ours(logging.LogRecord("grpc", logging.ERROR, "file", 1, text, (), details)) is ours
