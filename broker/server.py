@@ -29,8 +29,8 @@ FINE_SECONDS = 0.01
 """Waits shorter than this end at their very microsecond: queue delays are of that kind."""
 GC_THRESHOLD = 50_000
 """Objects between garbage collections: requests leave no cycles."""
-PAUSE_SECONDS = 0.05
-"""How long a child that floods us with output is not listened to: then it waits, and nobody else."""
+FLOOD_SHARE = 0.2
+"""Of our time, for a child that floods us with output: it is not listened to until then, so that it waits itself."""
 OBSERVE_SECONDS = 1.0
 """How often the children's process states are looked at."""
 
@@ -135,11 +135,13 @@ class Server:
         child = self._supervisor.children.get(token)
         if child is None:
             return
+        began = time.monotonic()
         self._log.printed(child.name, self._supervisor.read(child))
         if child.is_mute or child.is_flooding:
             self._unwatch(child.output)
         if child.is_flooding:
-            self._paused[token] = time.monotonic() + PAUSE_SECONDS
+            now = time.monotonic()
+            self._paused[token] = now + (now - began) * (1 / FLOOD_SHARE - 1)
 
     def _listen_again(self, now: float) -> None:
         for token in [token for token, end in self._paused.items() if end <= now]:
