@@ -6,10 +6,9 @@ or drains the difference, anything else loads new versions beside the old, which
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 from broker.effects import Effect, Emit, Kill, Send
-from broker.messages import Load, Loaded, LoadFailed, ProtocolError, Stop, describe_code
+from broker.messages import Declared, Load, Loaded, LoadFailed, Stop, describe_code
 from broker.models import (
     QUICK_DEATH_SECONDS,
     SERVICE_SECONDS,
@@ -416,8 +415,5 @@ class Fleet:
         self._out.append(Emit(level, text))
 
 
-def _specs(wire: tuple[Any, ...]) -> tuple[TensorSpec, ...]:
-    try:
-        return tuple([TensorSpec(str(n), str(t), None if dims is None else tuple(dims)) for n, t, dims in wire])
-    except (TypeError, ValueError) as error:
-        raise ProtocolError(f"no inputs or outputs: {error}") from None
+def _specs(declared: Declared) -> tuple[TensorSpec, ...]:
+    return tuple([TensorSpec(name, datatype, dims) for name, datatype, dims in declared])

@@ -1,15 +1,16 @@
 """Every message on the fabric, and the error codes they carry. Pure: packing and checking, no sockets.
 
-A message is a NamedTuple; on the wire it is `[tag, *fields]` in msgpack, and everything one peer has for another in
-one loop turn leaves as one packed list. Decoding checks tags, field counts and types, so that what the receiver
-handles is well formed; `ProtocolError` names what was not.
+A message is a NamedTuple; on the wire it is `[tag, [*fields]]` in MessagePack, and everything one peer has for another
+in one loop turn leaves as one packed list. msgspec checks tags, field counts and types while it decodes, so that what
+the receiver handles is well formed; `ProtocolError` names what was not.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import IntEnum, IntFlag
-from typing import Any, NamedTuple, TypeAlias, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeAlias, get_args
 
-import msgpack
+import msgspec
+from msgspec import Meta
 
 from shm.ref import TensorRef
 
@@ -440,15 +441,19 @@ class Credit(NamedTuple):
 # ----------------------------------------------------------------------------------------------- workers -> broker
 
 
+Declared: TypeAlias = tuple[tuple[str, str, tuple[int, ...] | None], ...]
+"""Name, datatype and dims (None: unchecked) of each input or output."""
+
+
 class Loaded(NamedTuple):
-    """The instance is ready. Inputs and outputs as `(name, datatype, dims or None)` where the config has none.
+    """The instance is ready. Inputs and outputs are those that the config does not have.
 
     `config` are the fields of its configuration that the model has completed, in JSON form (`configs.completion`);
     `is_asked`: the model has a say in whether it is ready (CheckReady).
     """
 
-    inputs: tuple[Any, ...]
-    outputs: tuple[Any, ...]
+    inputs: Declared
+    outputs: Declared
     config: dict[str, Any]
     is_asked: bool
 
@@ -687,10 +692,14 @@ MAX_MESSAGE = 1 << 30
 """Bytes of one packed list; more is a broken peer."""
 
 
+_ENCODER = msgspec.msgpack.Encoder()
+_LIST = msgspec.msgpack.Decoder(list[tuple[Annotated[int, Meta(ge=0)], msgspec.Raw]])
+_DECODE = [msgspec.msgpack.Decoder(cls).decode for cls in _CLASSES]
+
+
 def encode(messages: Iterable[Message]) -> bytes:
-    """Pack messages for one peer into one list."""
-    packed: bytes = msgpack.packb([(_TAGS[type(m)], *m) for m in messages])
-    return packed
+    """Pack messages for one peer into one list. Raises TypeError, ValueError, OverflowError for what cannot travel."""
+    return _ENCODER.encode([(_TAGS[type(m)], m) for m in messages])
 
 
 def decode(data: bytes) -> list[Message]:
@@ -698,105 +707,6 @@ def decode(data: bytes) -> list[Message]:
     if len(data) > MAX_MESSAGE:
         raise ProtocolError(f"a message list of {len(data)} bytes")
     try:
-        entries = msgpack.unpackb(data, use_list=False, strict_map_key=False)
-    except Exception as error:
-        raise ProtocolError(f"not msgpack: {error}") from None
-    if type(entries) is not tuple:
-        raise ProtocolError("not a list of messages")
-    return [_rebuild(entry) for entry in entries]
-
-
-def _rebuild(entry: Any) -> Message:
-    try:
-        tag = entry[0]
-        if type(tag) is not int or tag < 0:
-            raise ValueError("no tag")
-        cls = _CLASSES[tag]
-        message: Message = _checked(cls, entry[1:])
-        return message
-    except (TypeError, ValueError, IndexError, KeyError) as error:
+        return [_DECODE[tag](body) for tag, body in _LIST.decode(data)]
+    except (msgspec.MsgspecError, IndexError, RecursionError, UnicodeDecodeError) as error:
         raise ProtocolError(f"malformed message: {error}") from None
-
-
-def _checked(cls: type[Any], fields: tuple[Any, ...]) -> Any:
-    for index, rebuild in _NESTED.get(cls, ()):
-        if index < len(fields) and fields[index]:
-            fields = (*fields[:index], rebuild(fields[index]), *fields[index + 1 :])
-    values = cls(*fields)
-    types = tuple(map(type, values))
-    if types not in _SEEN[cls]:
-        for found, accepted in zip(types, _ACCEPTED[cls], strict=True):
-            if found not in accepted:
-                raise ValueError(f"{cls.__name__} has a {found.__name__} out of place")
-        _SEEN[cls].add(types)
-    for index, has_right_content in _CONTENTS[cls]:
-        if not has_right_content(values[index]):
-            raise ValueError(f"{cls.__name__} has a wrong type inside its {cls._fields[index]}")
-    return values
-
-
-def _refs(values: tuple[Any, ...]) -> tuple[TensorRef, ...]:
-    return tuple([TensorRef.from_wire(v) for v in values])
-
-
-def _targets(values: tuple[Any, ...]) -> tuple[Target, ...]:
-    return tuple([_checked(Target, v) for v in values])
-
-
-def _items(values: tuple[Any, ...]) -> tuple[Item, ...]:
-    return tuple([_checked(Item, v) for v in values])
-
-
-def _results(values: tuple[Any, ...]) -> tuple[Result, ...]:
-    return tuple([_checked(Result, v) for v in values])
-
-
-_NESTED: dict[type[Any], tuple[tuple[int, Callable[[Any], Any]], ...]] = {
-    Infer: ((Infer._fields.index("inputs"), _refs), (Infer._fields.index("targets"), _targets)),
-    Response: ((Response._fields.index("outputs"), _refs),),
-    Execute: ((Execute._fields.index("items"), _items),),
-    Item: ((Item._fields.index("inputs"), _refs), (Item._fields.index("targets"), _targets)),
-    Executed: ((Executed._fields.index("results"), _results),),
-    Result: ((Result._fields.index("outputs"), _refs),),
-    Responded: ((Responded._fields.index("result"), lambda fields: _checked(Result, fields)),),
-}
-"""Fields that hold further tuples, and what rebuilds them."""
-
-_BASES: dict[Any, frozenset[type[Any]]] = {
-    int: frozenset({int}),
-    str: frozenset({str}),
-    bool: frozenset({bool}),
-    float: frozenset({float, int}),
-    int | str: frozenset({int, str}),
-    bytes: frozenset({bytes}),
-    Parameters: frozenset({dict}),
-    Result: frozenset({Result}),
-}
-_ANY = frozenset({int, str, bool, float, dict, tuple, bytes, type(None)})
-
-
-def _accepted(annotation: Any) -> frozenset[type[Any]]:
-    if annotation is Any:
-        return _ANY
-    return _BASES.get(annotation) or frozenset({get_origin(annotation) or annotation})
-
-
-def _content(annotation: Any) -> Callable[[Any], bool] | None:
-    """Checks the elements of a tuple or the keys of a dict; None where any will do, or `_NESTED` looks at them."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    accepted = _BASES.get(arguments[0]) if arguments else None
-    if accepted is None or origin not in (tuple, dict):
-        return None
-    if origin is dict or arguments[-1] is ...:
-        return lambda values: accepted.issuperset(map(type, values))
-    return lambda values: len(values) == len(arguments) and accepted.issuperset(map(type, values))
-
-
-_CHECKED = (*_CLASSES, Item, Result, Target)
-_ACCEPTED = {cls: tuple(_accepted(a) for a in cls.__annotations__.values()) for cls in _CHECKED}
-_CONTENTS = {
-    cls: tuple((i, check) for i, a in enumerate(cls.__annotations__.values()) if (check := _content(a)) is not None)
-    for cls in _CHECKED
-}
-_SEEN: dict[type[Any], set[tuple[type[Any], ...]]] = {cls: set() for cls in _ACCEPTED}
-"""The combinations of types that were found right: messages of a kind hardly differ in them."""

@@ -1,6 +1,11 @@
 """TensorRef: where a tensor lies. It travels over the fabric instead of the tensor's bytes."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple, TypeAlias
+
+from msgspec import Meta
+
+Size: TypeAlias = Annotated[int, Meta(ge=0)]
+"""A number of bytes; a negative one does not get through the decoder of messages."""
 
 
 class TensorRef(NamedTuple):
@@ -14,28 +19,9 @@ class TensorRef(NamedTuple):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    byte_size: int
+    byte_size: Size
     data: bytes | None
     region: str = ""
-    offset: int = 0
+    offset: Size = 0
     slot: int = 0
     generation: int = 0
-
-    @staticmethod
-    def from_wire(fields: Any) -> "TensorRef":
-        """Check and rebuild a reference that came over the fabric. Raises ValueError."""
-        try:
-            ref = TensorRef(*fields)
-        except TypeError:
-            raise ValueError("a TensorRef has nine fields") from None
-        if tuple(map(type, ref)) not in _TYPES:
-            raise ValueError("a TensorRef field has the wrong type")
-        if ref.byte_size < 0 or ref.offset < 0:
-            raise ValueError("a TensorRef has a negative size or offset")
-        for dim in ref.shape:
-            if type(dim) is not int:
-                raise ValueError("a TensorRef's shape is made of integers")
-        return ref
-
-
-_TYPES = {(str, str, tuple, int, data, str, int, int, int) for data in (bytes, type(None))}

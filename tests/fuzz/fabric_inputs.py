@@ -30,7 +30,7 @@ SCALARS: dict[Any, tuple[Any, ...]] = {
 def message(rng: random.Random) -> list[Any]:
     """A message as it travels: its tag and fields of the right types."""
     tag = rng.randrange(len(CLASSES))
-    return [tag, *_fields(rng, CLASSES[tag])]
+    return [tag, _fields(rng, CLASSES[tag])]
 
 
 def _fields(rng: random.Random, cls: type[Any]) -> list[Any]:

@@ -205,7 +205,7 @@ def test_the_repository(server: GrpcServer, client: triton.InferenceServerClient
 
 def test_settings(server: GrpcServer, client: triton.InferenceServerClient) -> None:
     settings = client.update_trace_settings("echo", {"trace_level": ["TIMESTAMPS"], "trace_count": "5"}).settings
-    assert last(server, UpdateTraceSettings)[1:] == ("echo", {"trace_level": ("TIMESTAMPS",), "trace_count": ("5",)})
+    assert last(server, UpdateTraceSettings)[1:] == ("echo", {"trace_level": ["TIMESTAMPS"], "trace_count": ["5"]})
     assert list(settings["trace_level"].value) == ["TIMESTAMPS"]
     assert list(client.get_trace_settings().settings["trace_rate"].value) == ["1000"]
     client.update_log_settings({"log_info": False, "log_verbose_level": 1, "log_format": "ISO8601"})

@@ -296,7 +296,7 @@ def test_missing_and_misplaced_files(tmp_path: Path, name: str, message: str) ->
 def test_the_user_owns_our_names(tmp_path: Path) -> None:
     """A model and a working directory with modules called like ours, which must neither break us nor be broken."""
     cwd = tmp_path / "cwd"
-    for name in ("broker", "configs", "shm", "tests", "workers", "frontends", "msgpack"):
+    for name in ("broker", "configs", "shm", "tests", "workers", "frontends", "msgspec"):
         (cwd / name).mkdir(parents=True)
         (cwd / name / "__init__.py").write_text("raise RuntimeError('the working directory was imported')")
     source = """

@@ -62,7 +62,7 @@ def test_damaged_messages_are_refused_or_read(message: Message, data: st.DataObj
 @given(st.integers(-5, len(CLASSES) + 5), st.lists(ANYTHING, max_size=8))
 def test_what_is_read_has_the_declared_types(tag: int, fields: list[Any]) -> None:
     try:
-        (message,) = decode(msgpack.packb([[tag, *fields]]))
+        (message,) = decode(packed(tag, *fields))
     except ProtocolError:
         return
     assert tag in range(len(CLASSES))
@@ -77,7 +77,8 @@ def test_what_is_read_has_the_declared_types(tag: int, fields: list[Any]) -> Non
 
 
 def packed(*fields: Any) -> bytes:
-    data: bytes = msgpack.packb([fields])
+    number, *rest = fields
+    data: bytes = msgpack.packb([[number, rest]])
     return data
 
 
@@ -121,13 +122,6 @@ EXECUTED = Executed(1, (Result(-1, "", (), {}),), (1, 2, 3, 4))
         changed(infer(1), parameters={1: 2}),
         changed(infer(1), inputs=[1]),
         changed(infer(1), inputs=[[*REF, 1]]),
-        changed(infer(1), inputs=[REF._replace(shape=("a",))]),
-        changed(infer(1), inputs=[REF._replace(shape=(True,))]),
-        changed(infer(1), inputs=[REF._replace(shape=3)]),
-        changed(infer(1), inputs=[REF._replace(byte_size=-1)]),
-        changed(infer(1), inputs=[REF._replace(offset=-1)]),
-        changed(infer(1), inputs=[REF._replace(data="text")]),
-        changed(infer(1), inputs=[REF._replace(name=None)]),
         changed(EXECUTED, times=()),
         changed(EXECUTED, times=(1, 2, 3)),
         changed(EXECUTED, times=(1, 2, 3, "4")),
@@ -140,6 +134,31 @@ EXECUTED = Executed(1, (Result(-1, "", (), {}),), (1, 2, 3, 4))
 def test_malformed_messages(data: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode(data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": None},
+        {"datatype": None},
+        {"shape": 3},
+        {"shape": ("a",)},
+        {"shape": (1.5,)},
+        {"shape": (True,)},
+        {"byte_size": -1},
+        {"byte_size": 1.5},
+        {"data": "text"},
+        {"region": b"name"},
+        {"offset": -1},
+        {"slot": "1"},
+        {"generation": None},
+    ],
+    ids=str,
+)
+def test_references_to_tensors_are_checked(change: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError):
+        decode(changed(infer(1), inputs=[REF._replace(**change)]))
+    assert decode(changed(infer(1), inputs=[REF]))[0] == infer(1)._replace(inputs=(REF,))
 
 
 def test_a_message_list_of_more_than_a_gibibyte_is_not_even_looked_at() -> None:
