@@ -223,9 +223,12 @@ class Client:
 
     def done_with(self, outputs: tuple[TensorRef, ...]) -> None:
         """The outputs of a response have been read: their blocks go back to their owner."""
+        regions = _regions(outputs)
+        if not regions:
+            return
         for ref in outputs:
             self.regions.mark_done(ref)
-        self._unread.subtract(_regions(outputs))
+        self._unread.subtract(regions)
         for name in [*self._condemned]:
             self._close(name)
 
@@ -325,10 +328,13 @@ class Client:
         pending = self._pending.get(response.request)
         if pending is None:
             return
-        self._unread.update(_regions(response.outputs))
+        regions = _regions(response.outputs)
+        if regions:
+            self._unread.update(regions)
         if response.part & _FINAL:
             del self._pending[response.request]
-            self.release(pending.blocks)
+            if pending.blocks:
+                self.release(pending.blocks)
         if pending.queue is not None:
             pending.queue.put_nowait(response)
         elif pending.future is None or pending.future.done():

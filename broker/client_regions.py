@@ -105,7 +105,7 @@ class ClientRegions:
 
     def resolve(self, infer: Infer) -> tuple[Infer, tuple[int, ...]]:
         """Turn names into numbers and offsets into absolute ones; every region named is in use now. Raises Rejected."""
-        if not infer.targets and not any(ref.region.startswith(MARK) for ref in infer.inputs):
+        if not infer.targets and not [ref for ref in infer.inputs if ref.region[:1] == MARK]:
             return infer, ()
         used: list[int] = []
         inputs: list[TensorRef] = []

@@ -6,7 +6,7 @@ Rule 2: every accepted request gets exactly one final response, whatever arrives
 
 import itertools
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,17 +175,18 @@ class Core:
         self.peers[token].pid = pid
         self.peers[token].started = now
 
-    def handle(self, token: str, message: Message, now: float) -> list[Effect]:
-        """A message has arrived. A peer that breaks the protocol is killed."""
+    def handle(self, token: str, messages: Iterable[Message], now: float) -> list[Effect]:
+        """Messages have arrived from one peer. If it breaks the protocol it is killed, and not listened to any more."""
         peer = self.peers.get(token)
         if peer is None or peer.is_killed:
             return []
         if peer.has_greeted:
             peer.silence = 0
         self._now = now
-        handler = self._handlers.get(type(message), self._ask)
+        handlers, ask = self._handlers, self._ask
         try:
-            handler(peer, message, now)
+            for message in messages:
+                handlers.get(type(message), ask)(peer, message, now)
         except ProtocolError as error:
             return self.malformed(token, str(error), now)
         return self._take(now)
@@ -519,6 +520,7 @@ class Core:
 
     def _take(self, now: float) -> list[Effect]:
         """Everything that the event called for, after the consequences that hold after any event."""
+        self.requests.dispatch_touched(now)
         if (
             self.is_started
             and self._exit_deadline is None

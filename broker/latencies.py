@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from configs.metrics_config import MetricsConfig
 
@@ -34,6 +34,14 @@ class Histogram:
         """One more value."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
+
+    def observe_all(self, ns: Iterable[int]) -> None:
+        """More values, in nanoseconds."""
+        counts, bounds = self._counts, self._bounds
+        values = [each / 1e9 for each in ns]
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self._sum += sum(values)
 
     def samples(self, labels: dict[str, str]) -> list[Sample]:
         """As Prometheus has it: cumulative buckets, sum, count."""
@@ -122,14 +130,23 @@ class Latencies:
         if config.summary_latencies:
             self.summaries = {name: Summary() for name in self.SUMMARIES}
 
-    def succeeded(self, total_ns: int, queue_ns: int, times: tuple[int, int, int, int], now: float) -> None:
-        """One request was answered; arguments as of `Statistics.succeeded`."""
-        start, input_end, output_start, end = times
-        self.request.observe(total_ns / 1e9)
-        self.queue.observe(queue_ns / 1e9)
-        self.compute.observe((end - start) / 1e9)
-        if self.summaries:
-            stages = (total_ns, queue_ns, input_end - start, output_start - input_end, end - output_start)
+    def succeeded(
+        self,
+        total_ns: Sequence[int],
+        queue_ns: Sequence[int],
+        times: Sequence[tuple[int, int, int, int]],
+        nows: Sequence[float],
+    ) -> None:
+        """Requests were answered; of each the arguments of `Statistics.succeeded`."""
+        self.request.observe_all(total_ns)
+        self.queue.observe_all(queue_ns)
+        self.compute.observe_all([end - start for start, _, _, end in times])
+        if not self.summaries:
+            return
+        for total, queued, (start, input_end, output_start, end), now in zip(
+            total_ns, queue_ns, times, nows, strict=True
+        ):
+            stages = (total, queued, input_end - start, output_start - input_end, end - output_start)
             for summary, ns in zip(self.summaries.values(), stages, strict=True):
                 summary.observe(ns / 1e3, now)
 

@@ -73,6 +73,8 @@ def families(
     """All families; `memory` is the proportional set size by process id in bytes, `system` as in MemorySampled."""
     versions = [v for _, model in sorted(models.items()) for _, v in sorted(model.versions.items())]
     served = [v for v in versions if v.state is VersionState.READY or v.statistics.execution_count]
+    for version in served:
+        version.statistics.settle()
     counters = [one for one in _COUNTERS if config.counter_latencies or not one[0].endswith("_us")]
     found = [
         _family(name, "counter", text, [(_labels(v), read(v), "") for v in served]) for name, text, read in counters

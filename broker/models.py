@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from broker.request import Request
 from broker.schedulers import Scheduler, make
 from broker.statistics import Statistics
@@ -47,8 +49,7 @@ class VersionState(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(msgspec.Struct):
     """One batch at one worker."""
 
     number: int
@@ -233,6 +234,9 @@ class Model:
 
     def newest_ready(self) -> Version | None:
         """The version that serves requests which name none."""
+        if len(self.versions) == 1:
+            (only,) = self.versions.values()
+            return only if only.state is VersionState.READY else None
         best: Version | None = None
         best_is_ready = False
         for version in self.versions.values():

@@ -18,7 +18,7 @@ class RequestObserver:
         self.epoch_offset = epoch_offset
         self.repository: str | None = None  # the peer that exports traces
         self._tracing = tracing
-        self._logs_access = logs_access
+        self.logs_access = logs_access
         self._out = out
 
     def begin(self, model: str, traceparent: str) -> dict[str, Any] | None:
@@ -37,12 +37,12 @@ class RequestObserver:
             record = finish(request.trace, request, error, self.epoch_offset)
             record["log_frequency"] = self._tracing.log_frequency(request.version.model)
             self._out.append(Send(self.repository, Traced(record)))
-        if self._logs_access:
+        if self.logs_access:
             version = request.version.number
             line = access_line(request.message, version, request.batch, response.code, request.ended)
             self._out.append(Emit("I", line))
 
     def refused(self, infer: Infer, response: Response, now: float) -> None:
         """See `requests.Observer`."""
-        if self._logs_access:
+        if self.logs_access:
             self._out.append(Emit("I", access_line(infer, infer.version, 0, response.code, now)))

@@ -1,14 +1,14 @@
 """A request as the core knows it, from its arrival to its final response."""
 
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from broker.messages import Infer, Response
 from shm.ref import TensorRef
 
 
-@dataclass(slots=True, eq=False)
-class Request:
+class Request(msgspec.Struct, eq=False):
     """One request that was accepted. `enqueued` is in seconds of the monotonic clock.
 
     `crashes` counts the deaths of workers that were executing it by their own fault, `kills` those that were killed
@@ -38,7 +38,7 @@ class Request:
     is_cancelled: bool = False
     is_orphan: bool = False  # its frontend is dead: nobody waits for the response
     is_ordered: bool = False  # its response waits for those before it
-    response: Response | None = field(default=None)  # waiting for those before it
+    response: Response | None = None  # waiting for those before it
 
     @property
     def is_solo(self) -> bool:

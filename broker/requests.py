@@ -51,6 +51,8 @@ class Observer(Protocol):
 
     epoch_offset: float
     """Turns seconds of the monotonic clock into seconds since the epoch."""
+    logs_access: bool
+    """It wants to hear of all answers, not only of those to traced requests."""
 
     def begin(self, model: str, traceparent: str) -> dict[str, Any] | None:
         """Whether a new request is traced: the beginning of its record."""
@@ -78,6 +80,7 @@ class Requests:
         self._observer = observer
         self._in_flight: dict[tuple[str, int], Request] = {}
         self._attempts = 0
+        self._touched: dict[Version, None] = {}  # there may be something to dispatch
         self._alarms: dict[Version, float] = {}  # when to dispatch again: company was waited for, or a timeout
         self._timed: set[Version] = set()  # they execute under execution_timeout_ms
         self.is_stopping = False
@@ -93,23 +96,13 @@ class Requests:
 
         Raises ProtocolError.
         """
-        if (peer, infer.request) in self._in_flight:
+        key = (peer, infer.request)
+        if key in self._in_flight:
             raise ProtocolError(f"request number {infer.request} is in use")
         if not 0 <= infer.received <= now:
             raise ProtocolError(f"a request does not arrive at {infer.received}")
         try:
-            if self.is_stopping and caller is None:
-                raise Rejected(
-                    f"{prefix(infer.request_id)}Server is stopping, scheduler for model has stopped accepting new "
-                    "inference requests",
-                    ErrorCode.UNAVAILABLE,
-                )
-            version = answers.look_up(self._models, infer.model, infer.version)
-            if version.description.decoupled and infer.endpoint:
-                text = f"{infer.endpoint} doesn't support models with decoupled transaction policy"
-                raise Rejected(text, ErrorCode.UNSUPPORTED)
-            if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS:
-                raise Rejected(answers.not_ready(version.model, version.number), ErrorCode.UNAVAILABLE)
+            version = self._version_for(infer, caller, now)
             infer, used = self._client_regions.resolve(infer)
             try:
                 accepted = version.validator.validate(infer)
@@ -131,19 +124,35 @@ class Requests:
             request.is_ordered = True
             version.order.append(request)
         request.trace = self._observer.begin(version.model, infer.traceparent)
-        self._in_flight[peer, infer.request] = request
-        self._note_call(request, caller)
-        self.dispatch(version, now)
-        self._refuse_deadlock(request, now)
+        self._in_flight[key] = request
+        self._touched[version] = None
+        if caller is not None:
+            self._note_call(request, caller)
+            self.dispatch_touched(now)
+            self._refuse_deadlock(request, now)
+
+    def _version_for(self, infer: Infer, caller: Instance | None, now: float) -> Version:
+        """The version that takes a request. Raises Rejected."""
+        if self.is_stopping and caller is None:
+            raise Rejected(
+                f"{prefix(infer.request_id)}Server is stopping, scheduler for model has stopped accepting new "
+                "inference requests",
+                ErrorCode.UNAVAILABLE,
+            )
+        version = answers.look_up(self._models, infer.model, infer.version)
+        if infer.endpoint and version.description.decoupled:
+            text = f"{infer.endpoint} doesn't support models with decoupled transaction policy"
+            raise Rejected(text, ErrorCode.UNSUPPORTED)
+        if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS:
+            raise Rejected(answers.not_ready(version.model, version.number), ErrorCode.UNAVAILABLE)
+        return version
 
     def _refuse(self, peer: str, infer: Infer, refusal: Response, now: float) -> None:
         refusal = refusal._replace(part=Part.FINAL)
         self._observer.refused(infer, refusal, now)
         self._out.append(Send(peer, refusal))
 
-    def _note_call(self, request: Request, caller: Instance | None) -> None:
-        if caller is None:
-            return
+    def _note_call(self, request: Request, caller: Instance) -> None:
         request.caller = caller
         request.version.calls += 1
         caller.calls.add(request)
@@ -152,7 +161,7 @@ class Requests:
             other.has_called = True
 
     def _refuse_deadlock(self, request: Request, now: float) -> None:
-        if request.caller is None or request.is_done:
+        if request.is_done:
             return
         chain = calls.deadlock(request, now - request.enqueued <= OUTAGE_SECONDS)
         if chain and request.version.scheduler.remove(request):
@@ -186,16 +195,16 @@ class Requests:
             return
         if len(message.results) != len(attempt.requests):
             raise ProtocolError("a result for each request belongs in Executed")
-        if not _are_times(message.times, now):
+        began, inputs_ready, outputs_computed, done = message.times
+        if not 0 <= began <= inputs_ready <= outputs_computed <= done <= (now + 1) * 1e9:
             raise ProtocolError(f"the times of an execution run forward, not {message.times}")
         del instance.attempts[message.attempt]
         version = instance.version
         instance.busy_since = now
         if version in self._timed and not any(i.attempts for i in version.instances):
             self._timed.discard(version)
-        seconds = (message.times[3] - message.times[0]) / 1e9
-        instance.executed(seconds)
-        batch = sum(request.batch for request in attempt.requests)
+        instance.executed((done - began) / 1e9)
+        batch = sum([request.batch for request in attempt.requests])
         version.statistics.executed(batch, message.times, int((now + self._observer.epoch_offset) * 1000))
         for index, (request, result) in enumerate(zip(attempt.requests, message.results, strict=True)):
             request.times = message.times
@@ -204,7 +213,7 @@ class Requests:
             is_silent = result.code == ErrorCode.OK and not result.part
             if is_silent or not self._deliver(request, result, now):
                 instance.streams[attempt.number, index] = request
-        self.dispatch(version, now)
+        self._touched[version] = None
 
     def responded(self, instance: Instance, message: Responded, now: float) -> None:
         """A model has sent a response by itself, before or after its execute returned."""
@@ -268,24 +277,32 @@ class Requests:
 
     # ------------------------------------------------------------------------------------------- dispatch
 
+    def dispatch_touched(self, now: float) -> None:
+        """Dispatch what requests and executions have touched: once for all the messages that came together."""
+        if self._touched:
+            touched, self._touched = self._touched, {}
+            for version in touched:
+                self.dispatch(version, now)
+
     def dispatch(self, version: Version, now: float) -> None:
         """Give queued requests to instances that may take them. Called after every change of state."""
-        for request in version.scheduler.expire(now):
+        scheduler = version.scheduler
+        for request in scheduler.expire(now):
             self._fail(request, ErrorCode.UNAVAILABLE, "Request timeout expired", "REJECTED", now)
         deadline = None
-        while version.scheduler:
+        while scheduler:
             instance = version.pick()
             if instance is None:
                 break
             is_idle = not instance.attempts
             if not is_idle and version.calls:
                 break  # what is called must not wait behind an execution that may be waiting for it
-            batch = version.scheduler.next_batch(now, is_idle)
+            batch = scheduler.next_batch(now, is_idle)
             if not batch:
-                deadline = version.scheduler.deadline() if is_idle else None
+                deadline = scheduler.deadline() if is_idle else None
                 break
             self._execute(instance, batch, now)
-        self._set_alarm(version, deadline, version.scheduler.next_expiry())
+        self._set_alarm(version, deadline, scheduler.next_expiry())
 
     def _set_alarm(self, version: Version, *times: float | None) -> None:
         """Look at the version again at the earliest of these times."""
@@ -331,17 +348,18 @@ class Requests:
                 self._out += [Emit("W", text), Kill(instance.peer)]
 
     def _execute(self, instance: Instance, batch: list[Request], now: float) -> None:
-        self._attempts += 1
+        self._attempts = number = self._attempts + 1
+        peer, version = instance.peer, instance.version
         if not instance.attempts:
             instance.busy_since = now
-        instance.attempts[self._attempts] = Attempt(self._attempts, batch, now)
-        instance.version.executing += len(batch)
-        if instance.version.execution_timeout is not None:
-            self._timed.add(instance.version)
+        instance.attempts[number] = Attempt(number, batch, now)
+        version.executing += len(batch)
+        if version.execution_timeout is not None:
+            self._timed.add(version)
         for index, request in enumerate(batch):
-            request.worker, request.attempt, request.item = instance.peer, self._attempts, index
+            request.worker, request.attempt, request.item = peer, number, index
         items = tuple([self._item(request) for request in batch])
-        self._out.append(Send(instance.peer, Execute(self._attempts, items)))
+        self._out.append(Send(peer, Execute(number, items)))
 
     def _item(self, request: Request) -> Item:
         m = request.message
@@ -387,8 +405,7 @@ class Requests:
         if result.part & _FINAL:
             queued = max(0, request.times[0] - int(request.enqueued * 1e9))
             total = int((now - request.message.received) * 1e9)
-            version.statistics.succeeded(request.batch, total, queued, request.times)
-            version.statistics.latencies.succeeded(total, queued, request.times, now)
+            version.statistics.succeeded(request.batch, total, queued, request.times, now)
             self._respond(request, response)
             return True
         request.responses += 1
@@ -423,8 +440,10 @@ class Requests:
         if request.caller is not None:
             request.version.calls -= 1
             request.caller.calls.discard(request)
-        self._release(request.client_regions)
-        self._observer.answered(request, response)
+        if request.client_regions:
+            self._release(request.client_regions)
+        if request.trace is not None or self._observer.logs_access:
+            self._observer.answered(request, response)
         if not request.is_orphan:
             self._out.append(Send(request.peer, response))
 
@@ -447,11 +466,6 @@ class Requests:
             return request.kills <= MAX_KILLS
         request.crashes += 1
         return request.crashes == 1
-
-
-def _are_times(times: tuple[int, int, int, int], now: float) -> bool:
-    began, inputs_ready, outputs_computed, done = times
-    return 0 <= began <= inputs_ready <= outputs_computed <= done <= (now + 1) * 1e9
 
 
 def _refusal(infer: Infer, code: ErrorCode, error: str) -> Response:

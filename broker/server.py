@@ -6,6 +6,7 @@ import select
 import signal
 import sys
 import time
+from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import fields
 from importlib.metadata import version
@@ -48,7 +49,7 @@ class Server:
         self._id = runtime.new_id()
         self._began = time.monotonic()
         self._poll = select.epoll()
-        self._outgoing: dict[str, list[Message]] = {}
+        self._outgoing: defaultdict[str, list[Message]] = defaultdict(list)
         self._exit_status: int | None = None
         self._watched: dict[int, tuple[str, str]] = {}  # descriptor -> (what, token)
         self._paused: dict[str, float] = {}  # child that is not listened to -> until when
@@ -105,8 +106,7 @@ class Server:
             if isinstance(messages, ProtocolError):
                 self._apply(self._core.malformed(peer, str(messages), now))
                 continue
-            for message in messages:
-                self._apply(self._core.handle(peer, message, now))
+            self._apply(self._core.handle(peer, messages, now))
         return bool(arrived)
 
     def _look(self, is_busy: bool) -> None:
@@ -169,10 +169,13 @@ class Server:
     # ------------------------------------------------------------------------------------------- effects
 
     def _apply(self, effects: list[Effect]) -> None:
+        outgoing = self._outgoing
         for effect in effects:
+            if isinstance(effect, Send):  # nearly all are
+                peer, message = effect
+                outgoing[peer].append(message)
+                continue
             match effect:
-                case Send(peer, message):
-                    self._outgoing.setdefault(peer, []).append(message)
                 case Start():
                     self._start(effect)
                 case Kill(peer):
@@ -199,7 +202,7 @@ class Server:
 
     def _flush(self) -> None:
         """Everything for one peer leaves as one list."""
-        outgoing, self._outgoing = self._outgoing, {}
+        outgoing, self._outgoing = self._outgoing, defaultdict(list)
         for peer, messages in outgoing.items():
             try:
                 self._router.send(peer, messages)

@@ -1,10 +1,13 @@
 """Counts and durations of one model version, in the terms of Triton's statistics extension. Pure arithmetic."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from broker.latencies import Latencies
 
+_MANY = 100
+"""Answers that are counted together."""
 FAILURE_REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 
 
@@ -21,6 +24,12 @@ class Duration:
         self.count += times
         self.ns += ns * times
         self.us += ns // 1000 * times
+
+    def add_all(self, ns: Sequence[int]) -> None:
+        """One occurrence each."""
+        self.count += len(ns)
+        self.ns += sum(ns)
+        self.us += sum([each // 1000 for each in ns])
 
     def to_json(self) -> dict[str, int]:
         """`{"count", "ns"}`."""
@@ -51,6 +60,7 @@ class Statistics:
     last_inference: int = 0
     batches: dict[int, BatchStatistics] = field(default_factory=dict)
     latencies: Latencies = field(default_factory=Latencies)
+    _answers: list[tuple[int, int, int, tuple[int, int, int, int], float]] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAILURE_REASONS, 0))
 
     def executed(self, batch: int, times: tuple[int, int, int, int], epoch_ms: int) -> None:
@@ -58,20 +68,35 @@ class Statistics:
         start, input_end, output_start, end = times
         self.execution_count += 1
         self.last_inference = epoch_ms
-        stats = self.batches.setdefault(batch, BatchStatistics())
+        stats = self.batches.get(batch)
+        if stats is None:
+            stats = self.batches[batch] = BatchStatistics()
         stats.compute_input.add(input_end - start)
         stats.compute_infer.add(output_start - input_end)
         stats.compute_output.add(end - output_start)
 
-    def succeeded(self, batch: int, total_ns: int, queue_ns: int, times: tuple[int, int, int, int]) -> None:
-        """One request was answered: it took `total_ns` in all, `queue_ns` of them before its execution began."""
-        start, input_end, output_start, end = times
-        self.inference_count += batch
-        self.success.add(total_ns)
-        self.queue.add(queue_ns)
-        self.compute_input.add(input_end - start)
-        self.compute_infer.add(output_start - input_end)
-        self.compute_output.add(end - output_start)
+    def succeeded(self, batch: int, total_ns: int, queue_ns: int, times: tuple[int, int, int, int], now: float) -> None:
+        """One request was answered: it took `total_ns` in all, `queue_ns` of them before its execution began.
+
+        It is counted by `settle`, which is called now and then: that is cheaper than to count one by one.
+        """
+        self._answers.append((batch, total_ns, queue_ns, times, now))
+        if len(self._answers) >= _MANY:
+            self.settle()
+
+    def settle(self) -> None:
+        """Count all answers. Whoever reads the numbers calls this before."""
+        if not self._answers:
+            return
+        batches, totals, queued, times, nows = zip(*self._answers, strict=True)
+        self._answers.clear()
+        self.inference_count += sum(batches)
+        self.success.add_all(totals)
+        self.queue.add_all(queued)
+        self.compute_input.add_all([t[1] - t[0] for t in times])
+        self.compute_infer.add_all([t[2] - t[1] for t in times])
+        self.compute_output.add_all([t[3] - t[2] for t in times])
+        self.latencies.succeeded(totals, queued, times, nows)
 
     def failed(self, reason: str, total_ns: int) -> None:
         """One accepted request was answered with an error."""
@@ -80,6 +105,7 @@ class Statistics:
 
     def to_json(self, model: str, version: int) -> dict[str, Any]:
         """One element of `model_stats`."""
+        self.settle()
         none = Duration().to_json()
         return {
             "name": model,

@@ -55,8 +55,8 @@ class Play:
         repository = self.token_of("repository")
         for model in SERVED:
             description = describe(MODELS / model, None, config, ())
-            self._do(self.core.handle(repository, ModelDescribed(description.to_wire()), self._now))
-        self._do(self.core.handle(repository, RepositoryScanned(), self._now))
+            self._do(self.core.handle(repository, [ModelDescribed(description.to_wire())], self._now))
+        self._do(self.core.handle(repository, [RepositoryScanned()], self._now))
 
     def token_of(self, role: str) -> str:
         """A peer of this role."""
@@ -74,7 +74,7 @@ class Play:
         text = ""
         try:
             for message in decode(data):
-                self._do(self.core.handle(peer, message, self._now))
+                self._do(self.core.handle(peer, [message], self._now))
         except ProtocolError as error:
             text = str(error)
             self._do(self.core.malformed(peer, text, self._now))
@@ -86,9 +86,9 @@ class Play:
         for effect in effects:
             if isinstance(effect, Start):
                 self.core.started(effect.peer, 4321, self._now)
-                self._do(self.core.handle(effect.peer, Hello(PROTOCOL, effect.role, 4321), self._now))
+                self._do(self.core.handle(effect.peer, [Hello(PROTOCOL, effect.role, 4321)], self._now))
                 first = Loaded((), (), {}, False) if effect.role == "worker" else Serving()
-                self._do(self.core.handle(effect.peer, first, self._now))
+                self._do(self.core.handle(effect.peer, [first], self._now))
             elif isinstance(effect, Exit):
                 raise AssertionError(f"the broker would exit with status {effect.status}")
             elif isinstance(effect, Kill) and effect.peer in self.core.peers:

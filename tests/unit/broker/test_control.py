@@ -50,7 +50,7 @@ class Client:
     def ask(self, make: Any, *fields: Any) -> int:
         self.numbers += 1
         frontend = self.world.frontends[0]
-        self.world.apply(self.world.core.handle(frontend.token, make(self.numbers, *fields), self.world.now))
+        self.world.apply(self.world.core.handle(frontend.token, [make(self.numbers, *fields)], self.world.now))
         return self.numbers
 
     def load(self, model: str, config: str = "", files: dict[str, bytes] | None = None) -> int:

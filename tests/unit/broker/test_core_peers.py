@@ -24,13 +24,13 @@ def kills(effects: list[Any]) -> list[str]:
 def test_a_stranger_is_killed(hello: Hello) -> None:
     world = World()
     (frontend,) = world.of("http")
-    assert kills(world.core.handle(frontend.token, hello, world.now)) == [frontend.token]
-    assert world.core.handle(frontend.token, Beat(0, 0), world.now) == [], "it is not listened to any more"
+    assert kills(world.core.handle(frontend.token, [hello], world.now)) == [frontend.token]
+    assert world.core.handle(frontend.token, [Beat(0, 0)], world.now) == [], "it is not listened to any more"
 
 
 def test_nobody_knows_a_token_that_was_never_given() -> None:
     world = World()
-    assert world.core.handle("h99", Hello(PROTOCOL, "http", 1), world.now) == []
+    assert world.core.handle("h99", [Hello(PROTOCOL, "http", 1)], world.now) == []
     assert world.core.malformed("h99", "nonsense", world.now) == []
     assert world.core.unreachable("h99", world.now) == []
 
@@ -139,8 +139,8 @@ def test_a_request_number_is_used_once_at_a_time() -> None:
     world.start(description("a"))
     (frontend,) = world.frontends
     request = infer(5, "a", received=world.now)
-    assert kills(world.core.handle(frontend.token, request, world.now)) == []
-    assert kills(world.core.handle(frontend.token, request, world.now)) == [frontend.token]
+    assert kills(world.core.handle(frontend.token, [request], world.now)) == []
+    assert kills(world.core.handle(frontend.token, [request], world.now)) == [frontend.token]
 
 
 @pytest.mark.parametrize("received", [float("nan"), float("inf"), -1.0, 1e300])
@@ -148,7 +148,7 @@ def test_a_request_does_not_come_from_another_time(received: float) -> None:
     world = World()
     world.start(description("a"))
     (frontend,) = world.frontends
-    assert kills(world.core.handle(frontend.token, infer(5, "a", received=received), world.now)) == [frontend.token]
+    assert kills(world.core.handle(frontend.token, [infer(5, "a", received=received)], world.now)) == [frontend.token]
 
 
 def test_a_worker_does_not_come_from_another_time() -> None:
@@ -159,15 +159,15 @@ def test_a_worker_does_not_come_from_another_time() -> None:
         (worker,) = world.workers
         execute = world.begin(worker)
         message = Executed(execute.attempt, (Result(-1, "", (), {}),), times)
-        assert worker.token in kills(world.core.handle(worker.token, message, world.now))
+        assert worker.token in kills(world.core.handle(worker.token, [message], world.now))
 
 
 def test_what_does_not_concern_anybody_is_ignored() -> None:
     world = World()
     world.start(description("a"))
     (frontend,), (worker,) = world.frontends, world.workers
-    assert world.core.handle(frontend.token, Cancel(99), world.now) == []
-    assert world.core.handle(worker.token, Executed(99, (), (0, 0, 0, 0)), world.now) == []
+    assert world.core.handle(frontend.token, [Cancel(99)], world.now) == []
+    assert world.core.handle(worker.token, [Executed(99, (), (0, 0, 0, 0))], world.now) == []
 
 
 VARIANTS = (
@@ -195,11 +195,11 @@ def test_no_message_stops_the_broker(
     world = World({"http": 1, "metrics": 1})
     world.start(model)
     if is_under_way:
-        world.core.handle(world.frontends[0].token, infer(99, "a", received=world.now), world.now)
+        world.core.handle(world.frontends[0].token, [infer(99, "a", received=world.now)], world.now)
     peer = list(world.core.peers)[index]
     for cls, data in chosen:
         message: Message = data.draw(MESSAGES[cls])
-        for effect in world.core.handle(peer, message, world.now):
+        for effect in world.core.handle(peer, [message], world.now):
             assert not isinstance(effect, Start) or effect.role == "worker"
             if isinstance(effect, Emit):
                 assert effect.level in {"I", "W", "E", "V"}
@@ -224,7 +224,7 @@ def test_no_request_and_no_result_stops_the_broker(model: ModelDescription, data
         version = data.draw(st.sampled_from([-1, 0, 1, 2]))
         changes = {"version": version, "is_raw": is_raw, "outputs": outputs, "received": world.now}
         request = infer(number, "a", inputs=inputs, **changes)
-        for effect in world.core.handle(frontend.token, request, world.now):
+        for effect in world.core.handle(frontend.token, [request], world.now):
             if isinstance(effect, Send) and isinstance(effect.message, Execute):
                 results = [
                     Result(
@@ -237,5 +237,5 @@ def test_no_request_and_no_result_stops_the_broker(model: ModelDescription, data
                     for _ in effect.message.items
                 ]
                 answer = Executed(effect.message.attempt, tuple(results), (1, 2, 3, 4))
-                world.core.handle(worker.token, answer, world.now)
+                world.core.handle(worker.token, [answer], world.now)
     world.core.tick(world.now + 1)

@@ -175,7 +175,7 @@ def test_a_worker_that_is_being_killed_is_not_believed_any_more() -> None:
     world.apply(world.core.malformed(worker.token, "nonsense", world.now))
     world.finish(worker)
     (message,) = worker.outbox
-    world.apply(world.core.handle(worker.token, message, world.now))
+    world.apply(world.core.handle(worker.token, [message], world.now))
     assert not record.is_answered, "it has been given up, and is not answered twice"
     world.bury(worker)
     assert record.worker not in ("", worker.token)

@@ -46,12 +46,12 @@ def test_what_is_older_than_a_minute_does_not_count_but_the_sum_stays() -> None:
 
 def test_the_optional_kinds_are_off_until_asked_for() -> None:
     latencies = Latencies()
-    latencies.succeeded(5000, 1000, (0, 10, 20, 30), now=1.0)
+    latencies.succeeded([5000], [1000], [(0, 10, 20, 30)], [1.0])
     latencies.responded(0.2)
     assert latencies.first_response is None
     assert not latencies.summaries
     latencies.configure(MetricsConfig(histogram_latencies=True, summary_latencies=True))
-    latencies.succeeded(5000, 1000, (0, 10, 20, 30), now=1.0)
+    latencies.succeeded([5000], [1000], [(0, 10, 20, 30)], [1.0])
     latencies.responded(0.2)
     assert latencies.first_response is not None
     assert ({"le": "500"}, 1, "_bucket") in latencies.first_response.samples({})

@@ -61,7 +61,7 @@ def test_what_is_wrong_is_said_and_nothing_changes(change: dict[str, Any], error
 
 def change(world: World, **settings: Any) -> list[Effect]:
     frontend = world.frontends[0]
-    return world.core.handle(frontend.token, UpdateLogSettings(1, settings), world.now)
+    return world.core.handle(frontend.token, [UpdateLogSettings(1, settings)], world.now)
 
 
 def test_a_change_is_in_force_at_once_and_reaches_running_workers() -> None:

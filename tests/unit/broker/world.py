@@ -276,7 +276,7 @@ class World:
             count -= 1
             message = process.outbox.popleft()
             self._note(process, message)
-            self.apply(self.core.handle(process.token, message, self.now))
+            self.apply(self.core.handle(process.token, [message], self.now))
 
     def _note(self, process: Process, message: Message) -> None:
         """What the core learns from a message."""
@@ -587,7 +587,7 @@ class World:
     def _beat(self, silent: Collection[Process]) -> None:
         for process in list(self.processes.values()):
             if process.has_greeted and process.is_running and process not in silent and process.begun is None:
-                self.apply(self.core.handle(process.token, Beat(0, 0), self.now))
+                self.apply(self.core.handle(process.token, [Beat(0, 0)], self.now))
 
     # ------------------------------------------------------------------------------------------- ends
 
