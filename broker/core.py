@@ -16,6 +16,7 @@ from broker.control import Control
 from broker.custom_metrics import CustomMetrics
 from broker.effects import ConfigureLog, Effect, Emit, Exit, Kill, Send, Start
 from broker.fleet import Fleet
+from broker.limited import LimitedRequests
 from broker.log_settings import LogSettings
 from broker.messages import (
     PROTOCOL,
@@ -74,12 +75,13 @@ from broker.messages import (
 )
 from broker.models import Instance, InstanceState, Model, VersionState, back_off
 from broker.observer import RequestObserver
+from broker.rate_limiter import RateLimiter
 from broker.readiness import Readiness
 from broker.regions import Regions
 from broker.requests import Death, Requests
 from broker.tracing import Tracing
 from broker.validation import Rejected
-from configs import metrics_config, trace
+from configs import metrics_config, rate_limit, trace
 from configs.description import ModelDescription
 from configs.server import ServerConfig
 
@@ -137,8 +139,10 @@ class Core:
         self._tracing = Tracing(trace.parse(config.trace_config), seed=int(epoch_offset * 1e6))
         self._log_settings = LogSettings(config)
         self._observer = RequestObserver(self._tracing, config.log_access, epoch_offset, self._out)
-        self.requests = Requests(self.models, self._client_regions, self._out, self._observer)
-        self.fleet = Fleet(self.models, self.requests, config, self._out, self._launch)
+        limiter = RateLimiter(rate_limit.parse(config.rate_limit_resource)) if config.rate_limit != "off" else None
+        around = (self.models, self._client_regions, self._out, self._observer)
+        self.requests = Requests(*around) if limiter is None else LimitedRequests(limiter, *around)
+        self.fleet = Fleet(self.models, self.requests, config, self._out, self._launch, limiter)
         self.control = Control(self.fleet, config.model_control_mode == "explicit", self._out)
         self._regions = Regions()
         self._custom_metrics = CustomMetrics()

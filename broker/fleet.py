@@ -20,6 +20,7 @@ from broker.models import (
     back_off,
     plan_scale,
 )
+from broker.rate_limiter import RateLimiter, Unsatisfiable
 from broker.requests import Death, Requests
 from configs import metrics_config
 from configs.description import Instance as InstanceSpec
@@ -41,6 +42,7 @@ class Fleet:
         config: ServerConfig,
         out: list[Effect],
         launch: Callable[[str, str, str | None], str],
+        limiter: RateLimiter | None = None,
     ) -> None:
         """`models` is shared with `requests`; `launch(role, name, visible_devices)` starts a process."""
         self.models = models
@@ -49,6 +51,7 @@ class Fleet:
         self._metrics = metrics_config.parse(config.metrics_config)
         self._out = out
         self._launch = launch
+        self._limiter = limiter
         self.log_verbose = config.log_verbose
         self.unused_paths: list[str] = []  # model directories from which nothing is served any more
         self.is_changed = False  # models have come, gone or changed their backend
@@ -61,6 +64,11 @@ class Fleet:
     def apply(self, description: ModelDescription, now: float) -> None:
         """The repository describes a model as it should be."""
         model = self.models.setdefault(description.name, Model(description.name))
+        refusal = self._refusal(description)
+        if refusal and any(version.state is VersionState.READY for version in model.versions.values()):
+            self.reject(model.name, refusal)
+            model.failures = dict.fromkeys(description.versions, refusal)
+            return
         self._log_warnings(model, description)
         is_change = model.description is not None and model.description != description
         model.rejected, model.description = "", description
@@ -74,6 +82,7 @@ class Fleet:
             if current is None:
                 fresh[number] = wanted
             else:
+                self._limit(current, description)
                 current.reschedule(description)
                 self._scale(current, description.instances, now)
         for number in [n for n in model.incoming if n in fresh or n not in description.versions]:
@@ -139,9 +148,32 @@ class Fleet:
             if old is not None:
                 self._retire(model, old, now)
             model.versions[number] = version
+        refusal = self._refusal(version.description)
+        if refusal:
+            self._emit("E", f"model '{model.name}': version {number} failed to load: {refusal}")
+            self._fail_version(version, refusal, now)
+            return
         version.load_began = now
         version.statistics.latencies.configure(self._metrics)
+        self._limit(version, version.description)
         self._scale(version, version.description.instances, now)
+
+    def _refusal(self, description: ModelDescription) -> str:
+        """Why the rate limiter cannot let the model's instances execute, "" if it can."""
+        try:
+            if self._limiter is not None:
+                self._limiter.check(description.name, description.instances)
+        except Unsatisfiable as error:
+            return f"Invalid argument: {error}"
+        return ""
+
+    def _limit(self, version: Version, description: ModelDescription) -> None:
+        if self._limiter is not None:
+            self._limiter.admit(version, description.instances)
+
+    def _unlimit(self, version: Version) -> None:
+        if self._limiter is not None:
+            self._limiter.forget(version)
 
     def _promote(self, model: Model, now: float) -> None:
         """When all incoming versions are ready they take over at once, and what is not wanted any more retires."""
@@ -221,6 +253,7 @@ class Fleet:
                         self._drain(instance, now)
             if not version.instances:
                 model.retiring.remove(version)
+                self._unlimit(version)
                 path = version.description.path
                 if all(other.description.path != path for other in model.all_versions()):
                     self.unused_paths.append(path)
@@ -354,6 +387,7 @@ class Fleet:
         version.state = VersionState.UNAVAILABLE
         version.reason = error
         self.models[version.model].failures[version.number] = error
+        self._unlimit(version)
         for instance in list(version.instances):
             if instance.state is not InstanceState.FAILED:
                 self._drain(instance, now)

@@ -77,6 +77,7 @@ class Instance:
     busy_since: float = 0.0
     quick_deaths: int = 0
     restarts: dict[str, int] = field(default_factory=dict)  # by cause
+    turn: int = 0  # when the rate limiter lets it execute again
     shm_used: int = 0
     shm_mapped: int = 0
 

@@ -291,7 +291,7 @@ class Requests:
             self._fail(request, ErrorCode.UNAVAILABLE, "Request timeout expired", "REJECTED", now)
         deadline = None
         while scheduler:
-            instance = version.pick()
+            instance = self._pick(version, now)
             if instance is None:
                 break
             is_idle = not instance.attempts
@@ -303,6 +303,10 @@ class Requests:
                 break
             self._execute(instance, batch, now)
         self._set_alarm(version, deadline, scheduler.next_expiry())
+
+    def _pick(self, version: Version, now: float) -> Instance | None:
+        """An instance that may take a batch; the rate limiter has a say in it."""
+        return version.pick()
 
     def _set_alarm(self, version: Version, *times: float | None) -> None:
         """Look at the version again at the earliest of these times."""

@@ -57,12 +57,21 @@ class DynamicBatching:
 
 
 @dataclass(frozen=True, slots=True)
+class Resource:
+    """What an instance takes of the rate limiter while it executes; `device` None: of what all devices share."""
+
+    name: str
+    device: int | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One instance to run: a line of an `instance_group` multiplied by `count` (and by `gpus`).
 
     `signature` is equal for instances that can stand in for each other (device and group, less name and count).
     `visible_devices` is the worker's CUDA_VISIBLE_DEVICES: `""` for KIND_CPU, one device for KIND_GPU, None to
-    inherit the server's (KIND_MODEL).
+    inherit the server's (KIND_MODEL). `priority` divides its share of executions where resources are short.
     """
 
     name: str
@@ -70,6 +79,8 @@ class Instance:
     device: str
     visible_devices: str | None
     signature: str
+    resources: tuple[Resource, ...] = ()
+    priority: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +118,7 @@ class ModelDescription:
                 "versions": tuple(data["versions"]),
                 "inputs": tuple(_tensor(t) for t in data["inputs"]),
                 "outputs": tuple(_tensor(t) for t in data["outputs"]),
-                "instances": tuple(Instance(**i) for i in data["instances"]),
+                "instances": tuple(_instance(i) for i in data["instances"]),
                 "dynamic_batching": batching and _batching(batching),
                 "warnings": tuple(data["warnings"]),
             }
@@ -118,6 +129,10 @@ def _batching(data: dict[str, Any]) -> DynamicBatching:
     policies = {int(level): QueuePolicy(**policy) for level, policy in data["policies"].items()}
     preferred = tuple(data["preferred_batch_size"])
     return DynamicBatching(**{**data, "preferred_batch_size": preferred, "policies": policies})
+
+
+def _instance(data: dict[str, Any]) -> Instance:
+    return Instance(**{**data, "resources": tuple(Resource(**resource) for resource in data["resources"])})
 
 
 def _tensor(data: dict[str, Any]) -> TensorSpec:

@@ -51,8 +51,6 @@ FOREIGN: tuple[Foreign, ...] = (
     _inert("cache_config", str, _CACHE, repeated=True),
     _inert("cache_directory", str, _CACHE),
     _inert("response_cache_byte_size", int, _CACHE, 0),
-    _refused("rate_limit", str, "The rate limiter is not built yet.", "off"),
-    _inert("rate_limit_resource", str, "It matters only with a rate limiter, which is not built yet.", repeated=True),
     _inert("pinned_memory_pool_byte_size", int, _GPU_MEMORY),
     _inert("cuda_memory_pool_byte_size", str, _GPU_MEMORY, repeated=True),
     _inert("cuda_virtual_address_size", str, _GPU_MEMORY, repeated=True),

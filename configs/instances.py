@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from configs.description import Instance
+from configs.description import Instance, Resource
 
 MAX_COUNT = 1000  # every instance is a process: more than this is a slip of the pen
 
@@ -50,14 +50,14 @@ def expand(groups: Sequence[dict[str, Any]], gpus: Sequence[str]) -> tuple[Insta
     Instances on different GPUs of one group have the same name, as in Triton.
     """
     return tuple(
-        _instance(group, number, device)
+        _instance(group, number, gpu, gpus[gpu] if group["kind"] == "KIND_GPU" else "")
         for group in groups
-        for device in ([gpus[gpu] for gpu in group["gpus"]] if group["kind"] == "KIND_GPU" else [""])
+        for gpu in (group["gpus"] if group["kind"] == "KIND_GPU" else [0])
         for number in range(group["count"])
     )
 
 
-def _instance(group: dict[str, Any], number: int, device: str) -> Instance:
+def _instance(group: dict[str, Any], number: int, gpu: int, device: str) -> Instance:
     rest = {key: value for key, value in group.items() if key not in _KEPT_OUT_OF_SIGNATURE}
     return Instance(
         name=f"{group['name']}_{number}",
@@ -65,7 +65,15 @@ def _instance(group: dict[str, Any], number: int, device: str) -> Instance:
         device=device,
         visible_devices=None if group["kind"] == "KIND_MODEL" else device,
         signature=json.dumps({**rest, "device": device}, sort_keys=True),
+        resources=_resources(group, gpu),
+        priority=max(1, group.get("rate_limiter", {}).get("priority", 0)),
     )
+
+
+def _resources(group: dict[str, Any], gpu: int) -> tuple[Resource, ...]:
+    """What the group's rate_limiter takes for an instance on this GPU; without one it counts as the first."""
+    named = {(one["name"], one["global"]): one["count"] for one in group.get("rate_limiter", {}).get("resources", ())}
+    return tuple(Resource(name, None if is_global else gpu, count) for (name, is_global), count in named.items())
 
 
 def _check(group: dict[str, Any], target: Target) -> None:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from configs import backend_settings, cloud, metrics_config, pbtxt, restricted, settings, trace
+from configs import backend_settings, cloud, metrics_config, pbtxt, rate_limit, restricted, settings, trace
 from configs.backend_settings import BackendSettings
 from configs.errors import ConfigError
 from configs.foreign import FOREIGN
@@ -27,6 +27,15 @@ TLS_FILES = (
     "grpc_server_key",
     "grpc_root_cert",
 )
+
+WITH_SYNTAX = (
+    "http_restricted_api",
+    "grpc_restricted_protocol",
+    "trace_config",
+    "metrics_config",
+    "rate_limit_resource",
+)
+"""Repeatable settings whose values have a syntax of their own."""
 
 _SCHEMA = message("tidepool.ServerConfig")
 
@@ -106,8 +115,7 @@ class _Load:
         self._judge_foreign()
         values["model_repository"] = self._repositories()
         values["load_model"] = self._load_models(values.get("model_control_mode", ServerConfig.model_control_mode))
-        for name in ("http_restricted_api", "grpc_restricted_protocol", "trace_config", "metrics_config"):
-            values[name] = self._all(name)
+        values |= {name: self._all(name) for name in WITH_SYNTAX}
         self._errors += self._problems_of(values)
         values["backend_config"] = self._backend_config()
         values["entries"] = _entries(self._file, self._errors)
@@ -161,7 +169,11 @@ class _Load:
 
     def _problems_of(self, values: Mapping[str, Any]) -> Iterator[str]:
         """What is wrong within settings that have a syntax of their own, or need each other."""
-        for name, parse in (("trace_config", trace.parse), ("metrics_config", metrics_config.parse)):
+        for name, parse in (
+            ("trace_config", trace.parse),
+            ("metrics_config", metrics_config.parse),
+            ("rate_limit_resource", rate_limit.parse),
+        ):
             try:
                 parse(values[name])
             except ValueError as error:

@@ -34,6 +34,17 @@ class ServerConfig:
         True, "The server is ready only when all its models are; else as soon as it answers."
     )
     exit_timeout_secs: int = _server(30, "Seconds that a shutdown waits for requests to finish.", low=0, high=_LARGE)
+    rate_limit: str = _server(
+        "off",
+        "execution_count: an execution waits for the resources that its instance group's rate_limiter names.",
+        choices=("off", "execution_count"),
+    )
+    rate_limit_resource: tuple[str, ...] = _server(
+        (),
+        "How much there is of a resource, on each device or on one. Once one is given those that are not do not exist; "
+        "without any there is as much as the neediest instance takes.",
+        form="NAME:COUNT[:DEVICE]",
+    )
 
     model_repository: tuple[Path, ...] = _repository(
         (),

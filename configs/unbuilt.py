@@ -37,7 +37,7 @@ _REFUSED = (
 _HINTS = ("optimization", "model_metrics")
 _REFUSED_SWITCHES = (("response_cache", "enable"),)
 _REFUSED_OF_GROUPS = ("passive", "secondary_devices")
-_HINTS_OF_GROUPS = ("host_policy", "rate_limiter")
+_HINTS_OF_GROUPS = ("host_policy",)
 
 
 def refused(config: Node) -> Iterator[Unbuilt]:

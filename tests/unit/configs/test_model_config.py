@@ -399,7 +399,6 @@ def test_files_by_compute_capability_are_refused_on_a_gpu(described: Describe) -
         "optimization { priority: PRIORITY_MAX }",
         "model_metrics { metric_control { } }",
         'instance_group { host_policy: "p" }',
-        "instance_group { rate_limiter { priority: 2 } }",
     ],
 )
 def test_hints_are_warned_about(described: Describe, text: str) -> None:

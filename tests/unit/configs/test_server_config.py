@@ -208,6 +208,13 @@ def test_a_repository_has_to_be_a_directory(repository: Path) -> None:
         (["--http-port=many"], "--http-port: 'many' is not an integer"),
         (["--http-port=70000"], "--http-port: 70000 is not allowed, must be 0 to 65535"),
         (["--http-max-input-size=0"], "--http-max-input-size: 0 is not allowed, must be 1 to 9223372036854775807"),
+        (
+            ["--rate-limit-resource=R"],
+            "rate_limit_resource: --rate-limit-resource option format is '<resource_name>:<count>:<device>' or "
+            "'<resource_name>:<count>'. Got R",
+        ),
+        (["--rate-limit-resource=R:x"], "rate_limit_resource: Invalid option value. Got x"),
+        (["--rate-limit=maybe"], "--rate-limit: 'maybe' is none of off, execution_count"),
         (["--metrics-interval-ms=nan"], "--metrics-interval-ms: nan is not allowed, must be 1 to 2147483647"),
         (["--metrics-interval-ms=x"], "--metrics-interval-ms: 'x' is not a number"),
         (["--allow-http=maybe"], "--allow-http: invalid value for bool option: maybe (true, on, 1, false, off or 0"),
