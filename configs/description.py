@@ -14,6 +14,7 @@ class TensorSpec:
 
     `dims` is without the batch dimension, -1 is any size; None leaves the shape unchecked.
     `reshape` is the shape the backend wants instead (None: as sent). `labels` are the lines of an output's label file.
+    `ragged`: requests run together also when their shapes differ.
     """
 
     name: str
@@ -22,6 +23,7 @@ class TensorSpec:
     reshape: tuple[int, ...] | None = None
     optional: bool = False
     labels: tuple[str, ...] = ()
+    ragged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,6 +211,7 @@ def _tensor(form: dict[str, Any], directory: Path) -> TensorSpec:
         reshape=tuple(form["reshape"]["shape"]) if "reshape" in form else None,
         optional=form.get("optional", False),
         labels=_labels(directory / label_filename) if label_filename else (),
+        ragged=form.get("allow_ragged_batch", False),
     )
 
 

@@ -28,8 +28,6 @@ class Unbuilt(NamedTuple):
 _REFUSED = (
     "sequence_batching",
     "ensemble_scheduling",
-    "batch_input",
-    "batch_output",
     "model_warmup",
     "model_operations",
     "model_repository_agents",
@@ -51,8 +49,6 @@ def refused(config: Node) -> Iterator[Unbuilt]:
         node: Node | None = config.get(block)
         if node is not None:
             yield from _set(node, (switch,))
-    for tensor in config.get("input"):
-        yield from _set(tensor, ("allow_ragged_batch",))
     for group in config.get("instance_group"):
         yield from _set(group, _REFUSED_OF_GROUPS)
 

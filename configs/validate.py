@@ -17,6 +17,8 @@ def problems(config: Node, model: str) -> Iterator[str]:
             for position, text in _tensor_problems(tensor, config.get("max_batch_size")):
                 yield f"{position}: model {what} {text} for {model}"
             yield from _tensorrt_only(tensor, model)
+    for position, text in _batch_io_problems(config):
+        yield f"{position}: {text} for {model}"
     batching: Node | None = config.get("dynamic_batching")
     if batching is not None:
         yield from _batching_problems(batching, config.get("max_batch_size"), model)
@@ -81,6 +83,37 @@ def _tensorrt_only(tensor: Node, model: str) -> Iterator[str]:
             f"{tensor.at('is_non_linear_format_io')}: Non-linear IO format is only supported for the TensorRT "
             f"platform for {model}"
         )
+
+
+def _batch_io_problems(config: Node) -> Iterator[tuple[object, str]]:
+    """What is wrong with the inputs and outputs of batches."""
+    outputs = [output.get("name") for output in config.get("output")]
+    made: list[str] = []
+    for batch_input in config.get("batch_input"):
+        yield from _source_problems(batch_input, "input", config)
+        if batch_input.get("data_type") not in {"TYPE_INT32", "TYPE_FP32"}:
+            yield batch_input.at("data_type"), "batch input data type must be TYPE_INT32 or TYPE_FP32"
+    for batch_output in config.get("batch_output"):
+        yield from _source_problems(batch_output, "output", config)
+        if not batch_output.get("target_name"):
+            yield batch_output.at("target_name"), "batch output must specify 'target_name'"
+        for name in batch_output.get("target_name"):
+            if name not in outputs:
+                yield batch_output.at("target_name"), f"unknown target output name '{name}'"
+            elif name in made:
+                yield batch_output.at("target_name"), f"target output name '{name}' can only be specified once"
+            made.append(name)
+
+
+def _source_problems(batch_io: Node, what: str, config: Node) -> Iterator[tuple[object, str]]:
+    sources: Sequence[str] = batch_io.get("source_input")
+    inputs = [tensor.get("name") for tensor in config.get("input")]
+    if len(sources) != 1:
+        text = f"batch {what} kind '{batch_io.get('kind')}' expects 1 source input, got {len(sources)}"
+        yield batch_io.at("source_input"), text
+    for name in sources:
+        if name not in inputs:
+            yield batch_io.at("source_input"), f"unknown source input name '{name}'"
 
 
 def _batching_problems(batching: Node, max_batch_size: int, model: str) -> Iterator[str]:

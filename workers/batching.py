@@ -1,5 +1,6 @@
 """For backends that compute on batches: requests' inputs concatenated, one execution, outputs apart again."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -28,36 +29,62 @@ Run: TypeAlias = Callable[[dict[str, Array]], Sequence[Computed]]
 """Executes a model once: inputs by name to outputs. Raises BackendError."""
 
 
+class Joiner:
+    """How requests become one execution: one behind the other, along their first dimension."""
+
+    def join(self, parts: Sequence[Mapping[str, Array]]) -> tuple[dict[str, Array], list[int]]:
+        """The model's inputs, and how many items of the batch each request is. Raises BackendError."""
+        return concatenate(parts)
+
+    def split(
+        self, computed: Sequence[Computed], sizes: Sequence[int], parts: Sequence[Mapping[str, Array]]
+    ) -> list[Outcome]:
+        """Each request's share of the outputs; `parts` and `sizes` are of `join`. Raises BackendError."""
+        return split(computed, sizes)
+
+    def alone(self, run: Run, part: dict[str, Array]) -> Sequence[Computed]:
+        """One request to a model that has no batch dimension. Raises BackendError."""
+        return run(part)
+
+
+PLAIN = Joiner()
+
+
 def execute_together(
-    requests: Sequence[Item], read: Callable[[TensorRef], Array], run: Run, execution: Execution
+    requests: Sequence[Item],
+    read: Callable[[TensorRef], Array],
+    run: Run,
+    execution: Execution,
+    joiner: Joiner = PLAIN,
 ) -> Sequence[Outcome]:
-    """One execution for all requests, along their first dimension. A request that cannot be read fails alone."""
+    """One execution for all requests. A request that cannot be read fails alone."""
     outcomes, parts = _read(requests, read)
     if not parts:
         return _complete(outcomes, [])
-    batch, sizes = concatenate(parts)
+    batch, sizes = joiner.join(parts)
     execution.inputs_are_ready()
     computed = run(batch)
     execution.outputs_are_computed()
-    return _complete(outcomes, split(computed, sizes))
+    return _complete(outcomes, joiner.split(computed, sizes, parts))
 
 
 def execute_apart(
-    requests: Sequence[Item], read: Callable[[TensorRef], Array], run: Run, execution: Execution
+    requests: Sequence[Item],
+    read: Callable[[TensorRef], Array],
+    run: Run,
+    execution: Execution,
+    joiner: Joiner = PLAIN,
 ) -> Sequence[Outcome]:
     """One execution for each request: the model has no batch dimension."""
     outcomes, parts = _read(requests, read)
     execution.inputs_are_ready()
-    return _complete(outcomes, [_attempt(run, part) for part in parts])
+    return _complete(outcomes, [_attempt(run, part, joiner) for part in parts])
 
 
 def concatenate(parts: Sequence[Mapping[str, Array]]) -> tuple[dict[str, Array], list[int]]:
     """The requests' inputs as one batch, and each request's share of it. A single request is not copied."""
     names = list(parts[0])
-    for part in parts:
-        if part.keys() != parts[0].keys():
-            raise BackendError(ErrorCode.INTERNAL, "requests of one batch must have the same inputs")
-    sizes = [len(part[names[0]]) if names else 1 for part in parts]
+    sizes = sizes_of(parts)
     if len(parts) == 1:
         return dict(parts[0]), sizes
     batch = {name: np.concatenate([part[name] for part in parts]) for name in names}
@@ -65,22 +92,39 @@ def concatenate(parts: Sequence[Mapping[str, Array]]) -> tuple[dict[str, Array],
     return batch, sizes
 
 
+def sizes_of(parts: Sequence[Mapping[str, Array]]) -> list[int]:
+    """How many items each request is. Raises BackendError for requests that do not fit together."""
+    for part in parts:
+        if part.keys() != parts[0].keys():
+            raise BackendError(ErrorCode.INTERNAL, "requests of one batch must have the same inputs")
+    first = next(iter(parts[0]), None)
+    return [1 if first is None else len(part[first]) for part in parts]
+
+
 def split(computed: Sequence[Computed], sizes: Sequence[int]) -> list[Outcome]:
     """Each request's share of the outputs, as views. Raises BackendError for an output of another batch size."""
+    return respond(computed, [cut(output, sizes) for output in computed], len(sizes))
+
+
+def cut(output: Computed, sizes: Sequence[int]) -> list[Array]:
+    """One output's share for each request along the first dimension, as views. Raises BackendError."""
     total = sum(sizes)
-    for name, _, array in computed:
-        if array.ndim == 0 or len(array) != total:
-            raise BackendError(
-                ErrorCode.INTERNAL,
-                f"output '{name}' has shape {list(array.shape)}, its first dimension must be the batch size {total}",
-            )
-    outcomes: list[Outcome] = []
-    start = 0
-    for size in sizes:
-        share = [c._replace(array=c.array[start : start + size]) for c in computed]
-        outcomes.append(_respond(share))
-        start += size
-    return outcomes
+    if output.array.ndim == 0 or len(output.array) != total:
+        raise BackendError(
+            ErrorCode.INTERNAL,
+            f"output '{output.name}' has shape {list(output.array.shape)}, its first dimension must be the batch size "
+            f"{total}",
+        )
+    ends = list(itertools.accumulate(sizes))
+    return [output.array[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def respond(computed: Sequence[Computed], shares: Sequence[Sequence[Array]], count: int) -> list[Outcome]:
+    """The responses to `count` requests whose shares of each output are these."""
+    return [
+        _respond([output._replace(array=share[i]) for output, share in zip(computed, shares, strict=True)])
+        for i in range(count)
+    ]
 
 
 def _read(
@@ -104,9 +148,9 @@ def _complete(errors: Sequence[BackendError | None], outcomes: Sequence[Outcome]
     return [next(remaining) if error is None else error for error in errors]
 
 
-def _attempt(run: Run, part: dict[str, Array]) -> Outcome:
+def _attempt(run: Run, part: dict[str, Array], joiner: Joiner) -> Outcome:
     try:
-        return _respond(run(part))
+        return _respond(joiner.alone(run, part))
     except BackendError as error:
         return error
 

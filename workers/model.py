@@ -2,7 +2,8 @@
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -17,12 +18,31 @@ class TensorSpec:
     name: str
     datatype: str
     dims: tuple[int, ...]
-    is_optional: bool
+    is_optional: bool = False
+    is_ragged: bool = False
 
     @property
     def data_type(self) -> str:
         """The datatype as configurations spell it, `TYPE_STRING`."""
         return data_type_of(self.datatype)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchInput:
+    """An input that the model gets with every batch and no client sends: what `kind` says of the input `source`."""
+
+    names: tuple[str, ...]
+    kind: str
+    datatype: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutput:
+    """An output whose part for each request has the shape of its input `source` where its own `dims` are -1."""
+
+    source: str
+    dims: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +61,8 @@ class ModelSpec:
     max_batch_size: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    batch_inputs: tuple[BatchInput, ...] = ()
+    batch_outputs: Mapping[str, BatchOutput] = field(default_factory=dict)  # by name
 
     @staticmethod
     def from_load(load: Load) -> "ModelSpec":
@@ -59,7 +81,15 @@ class ModelSpec:
             max_batch_size=int(config.get("max_batch_size", 0)),
             inputs=tuple(_tensor(t) for t in config.get("input", ())),
             outputs=tuple(_tensor(t) for t in config.get("output", ())),
+            batch_inputs=tuple(_batch_input(b) for b in config.get("batch_input", ())),
+            batch_outputs=dict(_batch_outputs(config)),
         )
+
+    @property
+    def fed(self) -> tuple[TensorSpec, ...]:
+        """All inputs that an execution has: those of requests, and those of the batch."""
+        made = [TensorSpec(name, batch.datatype, (-1,)) for batch in self.batch_inputs for name in batch.names]
+        return (*self.inputs, *made)
 
     @property
     def version_directory(self) -> Path:
@@ -129,7 +159,22 @@ def _tensor(entry: dict[str, Any]) -> TensorSpec:
         datatype_of(entry.get("data_type", "")),
         tuple(int(d) for d in dims),
         bool(entry.get("optional", False)),
+        bool(entry.get("allow_ragged_batch", False)),
     )
+
+
+def _batch_input(entry: dict[str, Any]) -> BatchInput:
+    (source,) = entry["source_input"]
+    return BatchInput(tuple(entry["target_name"]), entry["kind"], datatype_of(entry["data_type"]), source)
+
+
+def _batch_outputs(config: dict[str, Any]) -> Iterator[tuple[str, BatchOutput]]:
+    dims = {output["name"]: tuple(output["dims"]) for output in config.get("output", ())}
+    lead = (-1,) if config.get("max_batch_size", 0) else ()
+    for entry in config.get("batch_output", ()):
+        (source,) = entry["source_input"]
+        for name in entry["target_name"]:
+            yield name, BatchOutput(source, (*lead, *dims[name]))
 
 
 def datatype_of(data_type: str) -> str:

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from broker.request import Request
+from broker.schedulers.company import company
 from broker.schedulers.default import DefaultScheduler
 from broker.schedulers.dynamic import DynamicScheduler
 from configs.description import ModelDescription
@@ -46,7 +47,7 @@ def make(description: ModelDescription) -> Scheduler:
     """The scheduler that a model's configuration asks for."""
     if description.dynamic_batching is None:
         return DefaultScheduler()
-    return DynamicScheduler(description.dynamic_batching, max(1, description.max_batch_size))
+    return DynamicScheduler(description.dynamic_batching, max(1, description.max_batch_size), company(description))
 
 
 __all__ = ["DefaultScheduler", "DynamicScheduler", "Scheduler", "make"]

@@ -1,21 +1,21 @@
-"""The dynamic batcher: requests of equal shapes wait, for a bounded time, to be executed together.
+"""The dynamic batcher: requests that fit together wait, for a bounded time, to be executed together.
 
 The rules are Triton's. Of the requests at the head of the queue that fit together, the largest preferred size is
 sent as soon as it is reached; anything goes once the oldest request has waited for `max_queue_delay`.
 """
 
-from typing import Any
-
 from broker.queue import PolicyQueue
 from broker.request import Request
+from broker.schedulers.company import Company, plain
 from configs.description import DynamicBatching
 
 
 class DynamicScheduler:
     """A queue from which batches of up to `max_batch_size` are taken."""
 
-    def __init__(self, settings: DynamicBatching, max_batch_size: int) -> None:
-        """Empty."""
+    def __init__(self, settings: DynamicBatching, max_batch_size: int, company: Company = plain) -> None:
+        """Empty; `company` says what requests of one batch have in common."""
+        self._company = company
         self._queue = PolicyQueue(settings.policies, settings.default_priority_level)
         self._has_policies = settings.has_policies
         self._preferred = frozenset(settings.preferred_batch_size) or frozenset({max_batch_size})
@@ -74,9 +74,10 @@ class DynamicScheduler:
         first = next(iter(self._queue))
         if first.is_solo:
             return 1  # no company to wait for
+        company = self._company(first)
         for request in self._queue:
             if count and (
-                size + request.batch > self._max_batch_size or request.is_solo or _shapes(request) != _shapes(first)
+                size + request.batch > self._max_batch_size or request.is_solo or self._company(request) != company
             ):
                 is_full = True
                 break
@@ -94,10 +95,3 @@ class DynamicScheduler:
         if is_full or size >= self._largest or is_overdue:
             return count
         return 0
-
-
-def _shapes(request: Request) -> tuple[Any, ...]:
-    """What has to be equal within a batch: its inputs' names, datatypes and shapes without the batch dimension."""
-    if request.shape_key is None:
-        request.shape_key = tuple([(ref.name, ref.datatype, ref.shape[1:]) for ref in request.inputs])
-    return request.shape_key

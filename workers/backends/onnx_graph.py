@@ -48,14 +48,14 @@ def check(
 ) -> None:
     """Raise BackendError when the configuration does not fit the graph; `optional` are inputs with a default."""
     if model.inputs:
-        expected = sum(not spec.is_optional for spec in model.inputs)
+        expected = sum(not spec.is_optional for spec in model.fed)
         provided = sum(name not in optional for name in inputs)
         if expected != provided:
             raise _refuse(
                 f"unable to load model '{model.name}', configuration expects {expected} inputs, "
                 f"model provides {provided}"
             )
-    for kind, specs, tensors in (("input", model.inputs, inputs), ("output", model.outputs, outputs)):
+    for kind, specs, tensors in (("input", model.fed, inputs), ("output", model.outputs, outputs)):
         for spec in specs:
             if spec.name not in tensors:
                 allowed = ", ".join(tensors)
@@ -97,6 +97,15 @@ def _check_tensor(model: ModelSpec, kind: str, spec: TensorSpec, tensor: GraphTe
             f"unable to load model '{model.name}', configuration expects datatype {spec.data_type} for {kind} "
             f"'{spec.name}', model provides {data_type_of(tensor.datatype)}"
         )
+    if spec.is_ragged:
+        if tensor.dims != (-1,) or spec.is_optional:
+            raise _refuse(
+                f"unable to load model '{model.name}', configuration expects model provides input with shape [-1]  for "
+                f"ragged input '{spec.name}', model provides {_shape(tensor.dims)}"
+            )
+        return
+    if spec.name in model.batch_outputs or spec not in (*model.inputs, *model.outputs):
+        return  # its shape has nothing to do with the batch's size
     if not tensor.dims and not model.max_batch_size:
         if any(dim != 1 for dim in spec.dims):
             raise _refuse(

@@ -10,6 +10,7 @@ import onnxruntime
 
 from broker.messages import ErrorCode, Item
 from shm.ref import TensorRef
+from workers import layout
 from workers.backend import Execution, Host, Interface
 from workers.backends.onnx_graph import GraphTensor, check, declared
 from workers.batching import Array, Computed, execute_apart, execute_together
@@ -36,6 +37,8 @@ class OnnxRuntimeBackend:
         self._outputs: list[GraphTensor] = []
         self._declared_dims: dict[str, tuple[int, ...]] = {}
         self._has_bfloat16 = False
+        self._joiner = layout.joiner(model)
+        self._ragged = {spec.name for spec in model.inputs if spec.is_ragged}
 
     # ------------------------------------------------------------------------------------------- load
 
@@ -106,11 +109,13 @@ class OnnxRuntimeBackend:
     def execute(self, requests: Sequence[Item], execution: Execution) -> Sequence[Outcome]:
         """Run the graph once for all requests, or once for each when the model has no batch dimension."""
         together = execute_together if self._model.max_batch_size else execute_apart
-        return together(requests, self._read, self._run, execution)
+        return together(requests, self._read, self._run, execution, self._joiner)
 
     def _read(self, ref: TensorRef) -> Array:
         """An input of the graph's rank: the protocol writes scalars as [1]."""
         array = self._inputs.texts(ref) if ref.datatype == "BYTES" else self._inputs.array(ref)
+        if ref.name in self._ragged:
+            return array
         rank = len(self._inputs_by_name[ref.name].dims)
         return array if rank == array.ndim or rank > 1 else array.reshape(array.shape[:rank])
 

@@ -9,6 +9,7 @@ import torch
 
 from broker.messages import ErrorCode, Item
 from shm.ref import TensorRef
+from workers import layout
 from workers.backend import IO, Execution, Host, Interface
 from workers.batching import Array, Computed, execute_apart, execute_together
 from workers.errors import BackendError
@@ -55,6 +56,7 @@ class PyTorchBackend:
         self._outputs: list[tuple[str, int, str]] = []  # name, index, datatype ("": any)
         self._is_inference_mode = True
         self._cleans_cache = False
+        self._joiner = layout.joiner(model)
 
     # ------------------------------------------------------------------------------------------- load
 
@@ -120,7 +122,7 @@ class PyTorchBackend:
             self._check_dictionary(arguments)
             return ()
         self._check_arguments(arguments)
-        names = [spec.name for spec in model.inputs] or name_arguments(arguments)
+        names = [spec.name for spec in model.fed] or name_arguments(arguments)
         positions = bind(names, self._argument_names)
         if positions is None:
             positions = list(range(len(names)))
@@ -168,7 +170,7 @@ class PyTorchBackend:
                     f"argument '{argument.name}' of forward has type {argument.kind}, "
                     "but only Tensor, List[str] and Dict[str, Tensor] are supported"
                 )
-        count = len(self._model.inputs)
+        count = len(self._model.fed)
         required = sum(not argument.has_default for argument in arguments)
         if count and count < required:
             raise self._refuse(f"configuration expects {count} inputs, model provides at least {required}")
@@ -183,9 +185,9 @@ class PyTorchBackend:
     def execute(self, requests: Sequence[Item], execution: Execution) -> Sequence[Outcome]:
         """Run the module once for all requests, or once for each when the model has no batch dimension."""
         if not self._model.max_batch_size:
-            return execute_apart(requests, self._read_private, self._run, execution)
+            return execute_apart(requests, self._read_private, self._run, execution, self._joiner)
         read = self._read_private if len(requests) == 1 else self._read
-        return execute_together(requests, read, self._run, execution)
+        return execute_together(requests, read, self._run, execution, self._joiner)
 
     def _read_private(self, ref: TensorRef) -> Array:
         """A module may work on its inputs in place; numpy's write protection would not keep it from that."""

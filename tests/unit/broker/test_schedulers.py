@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from broker.request import Request
 from broker.schedulers import DefaultScheduler, DynamicScheduler, make
-from configs.description import DynamicBatching, QueuePolicy
+from configs.description import DynamicBatching, QueuePolicy, TensorSpec
 from tests.unit.broker.describe import batching, description, infer
 
 
@@ -90,6 +90,14 @@ def test_requests_of_several_items_are_not_cut() -> None:
 def test_only_equal_shapes_run_together_and_nobody_overtakes() -> None:
     batch = [request(0, size=4), request(1, size=4), request(2, size=5), request(3, size=4)]
     assert sizes(dynamic(batches=batch)) == [2, 1, 1]
+
+
+def test_ragged_inputs_may_differ_in_shape() -> None:
+    inputs = (TensorSpec("IN", "FP32", (-1,), ragged=True),)
+    scheduler = make(description(batching=batching(), inputs=inputs))
+    for number in range(4):
+        scheduler.enqueue(request(number, size=number + 1))
+    assert len(scheduler.next_batch(0.0, True)) == 4
 
 
 def test_a_request_that_met_a_death_runs_alone() -> None:

@@ -23,6 +23,7 @@ from tests.unit.configs.generated_configs import messages
 
 RECORDED = Path(__file__).parent / "recorded"
 INPUT = 'input { name: "I" data_type: TYPE_FP32 dims: [ 4 ] }'
+OUTPUT = 'output { name: "O" data_type: TYPE_FP32 dims: [ 4 ] }'
 
 Describe = Callable[..., ModelDescription]
 
@@ -304,6 +305,32 @@ VARIABLE = "must be integer >= 1, or -1 to indicate a variable-size dimension fo
             "1:38: dynamic batching preferred size must be positive for m",
         ),
         (
+            "batch_input { data_type: TYPE_FP32 }",
+            "batch input kind 'BATCH_ELEMENT_COUNT' expects 1 source input, got 0 for m",
+        ),
+        (
+            f'{INPUT} batch_input {{ kind: BATCH_ITEM_SHAPE data_type: TYPE_INT32 source_input: [ "I", "I" ] }}',
+            "batch input kind 'BATCH_ITEM_SHAPE' expects 1 source input, got 2 for m",
+        ),
+        (
+            f'{INPUT} batch_input {{ data_type: TYPE_INT64 source_input: "I" }}',
+            "batch input data type must be TYPE_INT32 or TYPE_FP32 for m",
+        ),
+        ('batch_input { data_type: TYPE_INT32 source_input: "X" }', "unknown source input name 'X' for m"),
+        (
+            f'{INPUT} batch_output {{ target_name: "X" source_input: "I" }}',
+            "unknown target output name 'X' for m",
+        ),
+        (
+            f'{INPUT} {OUTPUT} batch_output {{ target_name: [ "O", "O" ] source_input: "I" }}',
+            "target output name 'O' can only be specified once for m",
+        ),
+        (
+            f'{OUTPUT} batch_output {{ target_name: "O" }}',
+            "batch output kind 'BATCH_SCATTER_WITH_INPUT_SHAPE' expects 1 source input, got 0 for m",
+        ),
+        (f'{INPUT} batch_output {{ source_input: "I" }}', "batch output must specify 'target_name' for m"),
+        (
             'backend: "python" default_model_filename: "../../secret.py"',
             "1:19: 'default_model_filename' must be a path inside the version directory, got '../../secret.py'",
         ),
@@ -354,14 +381,11 @@ def test_the_transaction_policy(described: Describe, text: str, expected: bool) 
         "sequence_batching { }",
         "ensemble_scheduling { }",
         'platform: "ensemble"',
-        "batch_input { }",
-        "batch_output { }",
         'model_warmup { name: "w" }',
         'model_operations { op_library_filename: "libx.so" }',
         'model_repository_agents { agents { name: "checksum" } }',
         "response_cache { enable: true }",
         'runtime: "other.py"',
-        'input { name: "I" data_type: TYPE_FP32 dims: 1 allow_ragged_batch: true }',
         "instance_group { passive: true }",
         "instance_group { secondary_devices { } }",
     ],

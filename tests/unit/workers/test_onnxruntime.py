@@ -252,3 +252,64 @@ def test_broken_files(tmp_path: Path, content: bytes | None) -> None:
     backend = OnnxRuntimeBackend(spec(tmp_path, {}), host())
     with pytest.raises(BackendError, match=f"failed to load '{path}': onnx runtime error "):
         backend.load()
+
+
+# ------------------------------------------------------------------------------------------- ragged batches
+
+RAGGED_IN = [tensor("x", "TYPE_FP32", -1, allow_ragged_batch=True)]
+SCATTER = {"kind": "BATCH_SCATTER_WITH_INPUT_SHAPE", "target_name": ["y"], "source_input": ["x"]}
+
+
+def batch_input(name: str, kind: str, data_type: str = "TYPE_INT32") -> dict[str, Any]:
+    return {"kind": kind, "target_name": [name], "data_type": data_type, "source_input": ["x"]}
+
+
+def ragged_graph(dims: Shape = ("n",)) -> Any:
+    """`y = -x`, end to end; `n` of each item the negative shape."""
+    value = helper.make_tensor_value_info
+    return helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Neg", ["shapes"], ["n"])],
+            "g",
+            [value("x", TensorProto.FLOAT, dims), value("shapes", TensorProto.INT32, ("items", "rank"))],
+            [value("y", TensorProto.FLOAT, dims), value("n", TensorProto.INT32, ("items", "rank"))],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+
+
+RAGGED = {
+    "max_batch_size": 8,
+    "input": RAGGED_IN,
+    "output": [tensor("y", "TYPE_FP32", -1), tensor("n", "TYPE_INT32", -1)],
+    "batch_input": [batch_input("shapes", "BATCH_ITEM_SHAPE")],
+    "batch_output": [SCATTER],
+}
+
+
+def test_ragged_requests_run_end_to_end(tmp_path: Path) -> None:
+    backend, _ = load(tmp_path, ragged_graph(), RAGGED)
+    inputs = [floats(1, 2), floats(2, 3), floats(1, 1)]
+    for array, outcome in zip(inputs, run(backend, *[request(x=i) for i in inputs]), strict=True):
+        np.testing.assert_array_equal(arrays(outcome)["y"], -array)
+        np.testing.assert_array_equal(arrays(outcome)["n"], np.full((len(array), 1), -array.shape[1]))
+
+
+def test_a_ragged_input_has_one_dimension_in_the_graph(tmp_path: Path) -> None:
+    assert refusal(tmp_path, ragged_graph(("n", 2)), RAGGED) == (
+        "unable to load model 'm', configuration expects model provides input with shape [-1]  for ragged input 'x', "
+        "model provides [-1,2]"
+    )
+
+
+def test_inputs_of_batches_are_inputs_of_the_graph(tmp_path: Path) -> None:
+    assert refusal(tmp_path, ragged_graph(), {**RAGGED, "batch_input": []}).endswith(
+        "configuration expects 1 inputs, model provides 2"
+    )
+    wrong = {**RAGGED, "batch_input": [batch_input("lengths", "BATCH_ELEMENT_COUNT")]}
+    assert "unexpected inference input 'lengths'" in refusal(tmp_path, ragged_graph(), wrong)
+    wrong = {**RAGGED, "batch_input": [batch_input("shapes", "BATCH_ITEM_SHAPE", "TYPE_FP32")]}
+    assert "expects datatype TYPE_FP32 for input 'shapes', model provides TYPE_INT32" in refusal(
+        tmp_path, ragged_graph(), wrong
+    )

@@ -250,3 +250,31 @@ def test_switches(tmp_path: Path) -> None:
         assert arrays(run(backend, request(x=floats(2)))[0])["OUTPUT__0"].tolist() == [0.0, 2.0]
     load(tmp_path, DOUBLE, {})  # as it was
     torch.backends.cudnn.enabled = True
+
+
+def test_ragged_requests_run_end_to_end(tmp_path: Path) -> None:
+    source = "def forward(self, x, ends):\n    return x * 2, (ends[1:] - ends[:-1]).unsqueeze(1)\n"
+    batch_input = {
+        "kind": "BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO",
+        "target_name": ["ENDS__1"],
+        "data_type": "TYPE_INT32",
+        "source_input": ["INPUT__0"],
+    }
+    scatter = {
+        "kind": "BATCH_SCATTER_WITH_INPUT_SHAPE",
+        "target_name": ["OUTPUT__0"],
+        "source_input": ["INPUT__0"],
+    }
+    config = {
+        "max_batch_size": 8,
+        "input": [tensor("INPUT__0", "TYPE_FP32", -1, allow_ragged_batch=True)],
+        "output": [*OUT, tensor("OUTPUT__1", "TYPE_INT32", 1)],
+        "batch_input": [batch_input],
+        "batch_output": [scatter],
+    }
+    backend, _ = load(tmp_path, source, config)
+    inputs = [floats(1, n) for n in (2, 4, 1)]
+    for array, outcome in zip(inputs, run(backend, *[request(INPUT__0=i) for i in inputs]), strict=True):
+        np.testing.assert_array_equal(arrays(outcome)["OUTPUT__0"], array * 2)
+        assert arrays(outcome)["OUTPUT__1"].tolist() == [[array.size]]
+    assert "configuration expects 1 inputs" in refusal(tmp_path, source, {**config, "batch_input": []})
