@@ -40,6 +40,14 @@ class Request(msgspec.Struct, eq=False):
     is_ordered: bool = False  # its response waits for those before it
     response: Response | None = None  # waiting for those before it
 
+    def parameter(self, name: str) -> Any:
+        """A parameter's value, None without; the name's case does not matter, for it may be that of a header."""
+        found, name = None, name.lower()
+        for key, value in self.message.parameters.items():
+            if key.lower() == name:
+                found = value
+        return found
+
     @property
     def is_solo(self) -> bool:
         """Run it without batch-mates, who must not suffer again."""

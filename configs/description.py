@@ -9,6 +9,17 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Padding:
+    """How requests that differ in one dimension of an input (`axis`, counted with the batch's) are made equal.
+
+    They are padded to the smallest bucket that takes them; without buckets to the longest of the batch.
+    """
+
+    axis: int
+    buckets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TensorSpec:
     """One declared input or output. `datatype` is the V2 name (`FP32`, `BYTES`), `""` accepts any.
 
@@ -24,6 +35,7 @@ class TensorSpec:
     optional: bool = False
     labels: tuple[str, ...] = ()
     ragged: bool = False
+    padding: Padding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +68,14 @@ class DynamicBatching:
     def has_policies(self) -> bool:
         """Requests may be refused or reordered while they wait, so they should wait in the queue."""
         return self.policies != {0: QueuePolicy()}
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """Who shares a model: the request parameter that names the tenant, and weights by name; others have 1."""
+
+    key: str
+    weights: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +125,8 @@ class ModelDescription:
     fingerprint: str  # changes exactly when the workers have to be reloaded
     version_fingerprints: dict[int, str] = field(default_factory=dict)  # per version: its files
     warnings: tuple[str, ...] = ()
+    batch_key: str = ""  # the request parameter that is equal within a batch
+    tenants: Tenants | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """Plain data for msgpack."""
@@ -123,6 +145,7 @@ class ModelDescription:
                 "instances": tuple(_instance(i) for i in data["instances"]),
                 "dynamic_batching": batching and _batching(batching),
                 "warnings": tuple(data["warnings"]),
+                "tenants": data["tenants"] and Tenants(**data["tenants"]),
             }
         )
 
@@ -138,12 +161,13 @@ def _instance(data: dict[str, Any]) -> Instance:
 
 
 def _tensor(data: dict[str, Any]) -> TensorSpec:
-    dims, reshape = data["dims"], data["reshape"]
+    dims, reshape, padding = data["dims"], data["reshape"], data["padding"]
     return TensorSpec(
         **{
             **data,
             "dims": None if dims is None else tuple(dims),
             "reshape": None if reshape is None else tuple(reshape),
             "labels": tuple(data["labels"]),
+            "padding": padding and Padding(padding["axis"], tuple(padding["buckets"])),
         }
     )

@@ -4,10 +4,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from configs import autocomplete, instances, layout, pbtxt, unbuilt, validate
+from configs import autocomplete, instances, layout, pbtxt, policy, unbuilt, validate
 from configs.autocomplete import Kind
 from configs.backend_settings import BACKENDS
 from configs.description import DynamicBatching, ModelDescription, QueuePolicy, TensorSpec
@@ -50,6 +51,9 @@ def _describe(directory: Path, config: Node, server: ServerConfig, gpus: Sequenc
     _raise_any(problems)
     selected = _select(config, versions, name, warnings)
     form = _normalised(config, kind, name, groups)
+    parameters = {key: parameter["string_value"] for key, parameter in form["parameters"].items()}
+    _raise_any(f"{config.at('parameters')}: {problem} for {name}" for problem in policy.problems(form, parameters))
+    padding = policy.paddings(form, parameters)
     return ModelDescription(
         name=name,
         path=str(directory),
@@ -57,16 +61,18 @@ def _describe(directory: Path, config: Node, server: ServerConfig, gpus: Sequenc
         platform=kind.platform,
         versions=selected,
         max_batch_size=form["max_batch_size"],
-        inputs=tuple(_tensor(tensor, directory) for tensor in form["input"]),
+        inputs=tuple(replace(_tensor(t, directory), padding=padding.get(t["name"])) for t in form["input"]),
         outputs=tuple(_tensor(tensor, directory) for tensor in form["output"]),
         instances=instances.expand(groups, gpus),
         dynamic_batching=dynamic_batching(form),
         decoupled=form.get("model_transaction_policy", {}).get("decoupled", False),
-        parameters={key: parameter["string_value"] for key, parameter in form["parameters"].items()},
+        parameters=parameters,
         config=form,
         fingerprint=_fingerprint(form, directory),
         version_fingerprints={version: layout.fingerprint(versions[version]) for version in selected},
         warnings=tuple(map(one_line, (*warnings, *(what.hint(name) for what in unbuilt.hints(config))))),
+        batch_key=parameters.get(policy.BATCH_KEY, ""),
+        tenants=policy.tenants(parameters),
     )
 
 

@@ -12,6 +12,7 @@ from workers.batching import PLAIN, Array, Computed, Joiner, Run, cut, respond, 
 from workers.errors import BackendError
 from workers.model import ModelSpec
 from workers.outcome import Outcome
+from workers.padding import paddings
 
 Part: TypeAlias = Mapping[str, Array]
 """The inputs of one request by name."""
@@ -19,17 +20,19 @@ Part: TypeAlias = Mapping[str, Array]
 
 def joiner(model: ModelSpec) -> Joiner:
     """What the model's configuration asks for."""
-    is_ragged = any(spec.is_ragged for spec in model.inputs)
-    return Layout(model) if is_ragged or model.batch_inputs or model.batch_outputs else PLAIN
+    is_ragged = any(spec.is_ragged for spec in model.inputs) or model.batch_inputs or model.batch_outputs
+    return Layout(model) if is_ragged or paddings(model) else PLAIN
 
 
 class Layout(Joiner):
-    """Ragged inputs, and the inputs and outputs of batches."""
+    """Ragged inputs, the inputs and outputs of batches, padding."""
 
     def __init__(self, model: ModelSpec) -> None:
         """What the configuration says of them."""
-        self._ragged = {spec.name for spec in model.inputs if spec.is_ragged}
         self._model = model
+        self._ragged = {spec.name for spec in model.inputs if spec.is_ragged}
+        self._padded = paddings(model)
+        self._output_dims = {spec.name: (-1, *spec.dims) for spec in model.outputs}
 
     def join(self, parts: Sequence[Part]) -> tuple[dict[str, Array], list[int]]:
         """See `Joiner`."""
@@ -45,7 +48,8 @@ class Layout(Joiner):
 
     def split(self, computed: Sequence[Computed], sizes: Sequence[int], parts: Sequence[Part]) -> list[Outcome]:
         """See `Joiner`."""
-        return respond(computed, [self._scatter(c, parts) or cut(c, sizes) for c in computed], len(parts))
+        shares = [self._scatter(c, parts) or self._unpad(c, cut(c, sizes), parts) for c in computed]
+        return respond(computed, shares, len(parts))
 
     def alone(self, run: Run, part: dict[str, Array]) -> Sequence[Computed]:
         """See `Joiner`."""
@@ -53,6 +57,8 @@ class Layout(Joiner):
         return [c._replace(array=(self._scatter(c, [part]) or [c.array])[0]) for c in computed]
 
     def _join(self, name: str, arrays: Sequence[Array]) -> Array:
+        if name in self._padded:
+            return self._padded[name].join(arrays)
         if name in self._ragged:
             arrays = [array.reshape(-1) for array in arrays]
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
@@ -63,6 +69,16 @@ class Layout(Joiner):
         if made is None:
             return None
         return ragged.scatter(output.name, output.array, made.dims, _shapes(parts, made.source))
+
+    def _unpad(self, output: Computed, shares: list[Array], parts: Sequence[Part]) -> list[Array]:
+        """The shares of an output, as long as the first padded input that is as long as it in the same dimension."""
+        dims = self._output_dims.get(output.name)
+        for name, padding in self._padded.items():
+            axis, arrays = padding.axis, [part[name] for part in parts if name in part]
+            is_like = axis < output.array.ndim and (dims is None or dims[axis : axis + 1] == (-1,))
+            if arrays and is_like and output.array.shape[axis] == padding.size(arrays):
+                return [padding.cut(s, array.shape[axis]) for s, array in zip(shares, arrays, strict=True)]
+        return shares
 
 
 def _shapes(parts: Sequence[Part], source: str) -> list[tuple[int, ...]]:

@@ -3,9 +3,10 @@
 from typing import Protocol
 
 from broker.request import Request
-from broker.schedulers.company import company
+from broker.schedulers.company import company, is_gathered
 from broker.schedulers.default import DefaultScheduler
 from broker.schedulers.dynamic import DynamicScheduler
+from broker.schedulers.gathering import GatheringScheduler
 from configs.description import ModelDescription
 
 
@@ -45,9 +46,11 @@ class Scheduler(Protocol):
 
 def make(description: ModelDescription) -> Scheduler:
     """The scheduler that a model's configuration asks for."""
-    if description.dynamic_batching is None:
+    batching = description.dynamic_batching
+    if batching is None:
         return DefaultScheduler()
-    return DynamicScheduler(description.dynamic_batching, max(1, description.max_batch_size), company(description))
+    scheduler = GatheringScheduler if is_gathered(description) else DynamicScheduler
+    return scheduler(batching, max(1, description.max_batch_size), company(description))
 
 
-__all__ = ["DefaultScheduler", "DynamicScheduler", "Scheduler", "make"]
+__all__ = ["DefaultScheduler", "DynamicScheduler", "GatheringScheduler", "Scheduler", "make"]

@@ -4,6 +4,8 @@ The rules are Triton's. Of the requests at the head of the queue that fit togeth
 sent as soon as it is reached; anything goes once the oldest request has waited for `max_queue_delay`.
 """
 
+from collections.abc import Iterable
+
 from broker.queue import PolicyQueue
 from broker.request import Request
 from broker.schedulers.company import Company, plain
@@ -55,27 +57,27 @@ class DynamicScheduler:
         """See `Scheduler`. Behind a busy instance only batches of the largest preferred size queue up."""
         if not self._queue or (self._has_policies and not is_idle):
             return []
-        count = self._plan(now, is_idle)
+        count = self._plan(self._queue, now, is_idle)
         return [self._queue.popleft() for _ in range(count)]
 
     def deadline(self) -> float | None:
         """See `Scheduler`: when the oldest request has waited long enough."""
-        return self._oldest() + self._delay if self._queue and self._delay else None
+        return self._oldest(self._queue) + self._delay if self._queue and self._delay else None
 
-    def _oldest(self) -> float:
-        """When the request that has waited longest was enqueued."""
+    def _oldest(self, requests: Iterable[Request]) -> float:
+        """When the one of them that has waited longest was enqueued."""
         if self._has_policies:
-            return min(request.enqueued for request in self._queue)
-        return next(iter(self._queue)).enqueued
+            return min(request.enqueued for request in requests)
+        return next(iter(requests)).enqueued
 
-    def _plan(self, now: float, is_idle: bool) -> int:
-        """How many requests from the head of the queue to send now."""
+    def _plan(self, requests: Iterable[Request], now: float, is_idle: bool) -> int:
+        """How many of these requests, from the first on, to send now."""
         size, marked, count, is_full = 0, 0, 0, False
-        first = next(iter(self._queue))
+        first = next(iter(requests))
         if first.is_solo:
             return 1  # no company to wait for
         company = self._company(first)
-        for request in self._queue:
+        for request in requests:
             if count and (
                 size + request.batch > self._max_batch_size or request.is_solo or self._company(request) != company
             ):
@@ -87,7 +89,7 @@ class DynamicScheduler:
             count += 1
             if size in self._preferred:
                 marked = count
-        is_overdue = not self._delay or now >= self._oldest() + self._delay
+        is_overdue = not self._delay or now >= self._oldest(requests) + self._delay
         if not is_idle and not is_full and size < self._largest:
             return 0
         if marked and not (self._delay and is_overdue):
