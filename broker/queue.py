@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 
 from broker.request import Request
-from configs.description import QueuePolicy
+from broker.tenants import FairQueue
+from configs.description import QueuePolicy, Tenants
 
 
 class QueueFull(Exception):
@@ -16,21 +17,31 @@ class QueueFull(Exception):
 class _Level:
     """One priority level. `delayed` have outlived their timeout and go when nothing else of the level is left."""
 
-    def __init__(self, policy: QueuePolicy) -> None:
+    def __init__(self, policy: QueuePolicy, tenants: Tenants | None) -> None:
         self.policy = policy
-        self.fresh: deque[Request] = deque()
+        self.fresh: deque[Request] | FairQueue = deque() if tenants is None else FairQueue(tenants)
         self.delayed: deque[Request] = deque()
+
+    def is_full(self, request: Request) -> bool:
+        """Whether `max_queue_size` is reached; tenants have a queue each."""
+        limit = self.policy.max_queue_size
+        if not limit:
+            return False
+        return (len(self) if isinstance(self.fresh, deque) else self.fresh.queued(request)) >= limit
 
     def __len__(self) -> int:
         return len(self.fresh) + len(self.delayed)
 
 
 class PolicyQueue:
-    """Requests in the order in which they are to be executed: by level, within a level as they came."""
+    """Requests in the order in which they are to be executed: by level, within a level as they came.
 
-    def __init__(self, policies: dict[int, QueuePolicy], default_level: int) -> None:
+    Where tenants share the model it is their turn that counts within a level.
+    """
+
+    def __init__(self, policies: dict[int, QueuePolicy], default_level: int, tenants: Tenants | None = None) -> None:
         """`policies` by level, 1 the most urgent; without priorities there is one level, 0."""
-        self._levels = {level: _Level(policy) for level, policy in sorted(policies.items())}
+        self._levels = {level: _Level(policy, tenants) for level, policy in sorted(policies.items())}
         self._default_level = default_level
         self._first: deque[Request] = deque()  # taken back from a dead worker: before all others
         self._expiries: list[tuple[float, int, Request]] = []
@@ -39,11 +50,10 @@ class PolicyQueue:
     def enqueue(self, request: Request) -> None:
         """Take a request, its timeout running since `request.enqueued`. Raises QueueFull."""
         level = self._level_of(request)
-        policy = level.policy
-        if policy.max_queue_size and len(level) >= policy.max_queue_size:
+        if level.is_full(request):
             raise QueueFull
         level.fresh.append(request)
-        timeout = _timeout(policy, request)
+        timeout = _timeout(level.policy, request)
         if timeout:
             heapq.heappush(self._expiries, (request.enqueued + timeout, next(self._numbers), request))
 
@@ -99,7 +109,7 @@ class PolicyQueue:
         """Requests in all levels."""
         return len(self._first) + sum(map(len, self._levels.values()))
 
-    def _queues(self) -> Iterator[deque[Request]]:
+    def _queues(self) -> Iterator[deque[Request] | FairQueue]:
         yield self._first
         for level in self._levels.values():
             yield level.fresh

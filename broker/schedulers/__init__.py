@@ -7,7 +7,10 @@ from broker.schedulers.company import company, is_gathered
 from broker.schedulers.default import DefaultScheduler
 from broker.schedulers.dynamic import DynamicScheduler
 from broker.schedulers.gathering import GatheringScheduler
-from configs.description import ModelDescription
+from configs.description import DynamicBatching, ModelDescription
+
+ALONE = DynamicBatching((1,))
+"""Every request on its own, for tenants that share a model without dynamic batching."""
 
 
 class Scheduler(Protocol):
@@ -46,11 +49,11 @@ class Scheduler(Protocol):
 
 def make(description: ModelDescription) -> Scheduler:
     """The scheduler that a model's configuration asks for."""
-    batching = description.dynamic_batching
+    batching, tenants = description.dynamic_batching, description.tenants
     if batching is None:
-        return DefaultScheduler()
+        return DefaultScheduler() if tenants is None else DynamicScheduler(ALONE, 1, tenants=tenants)
     scheduler = GatheringScheduler if is_gathered(description) else DynamicScheduler
-    return scheduler(batching, max(1, description.max_batch_size), company(description))
+    return scheduler(batching, max(1, description.max_batch_size), company(description), tenants)
 
 
 __all__ = ["DefaultScheduler", "DynamicScheduler", "GatheringScheduler", "Scheduler", "make"]

@@ -9,17 +9,23 @@ from collections.abc import Iterable
 from broker.queue import PolicyQueue
 from broker.request import Request
 from broker.schedulers.company import Company, plain
-from configs.description import DynamicBatching
+from configs.description import DynamicBatching, Tenants
 
 
 class DynamicScheduler:
     """A queue from which batches of up to `max_batch_size` are taken."""
 
-    def __init__(self, settings: DynamicBatching, max_batch_size: int, company: Company = plain) -> None:
-        """Empty; `company` says what requests of one batch have in common."""
+    def __init__(
+        self,
+        settings: DynamicBatching,
+        max_batch_size: int,
+        company: Company = plain,
+        tenants: Tenants | None = None,
+    ) -> None:
+        """Empty; `company` says what requests of one batch have in common, `tenants` who shares the model."""
         self._company = company
-        self._queue = PolicyQueue(settings.policies, settings.default_priority_level)
-        self._has_policies = settings.has_policies
+        self._queue = PolicyQueue(settings.policies, settings.default_priority_level, tenants)
+        self._has_policies = settings.has_policies or tenants is not None
         self._preferred = frozenset(settings.preferred_batch_size) or frozenset({max_batch_size})
         self._largest = max(self._preferred)
         self._max_batch_size = max_batch_size
