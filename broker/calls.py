@@ -5,25 +5,27 @@ answer it all wait, directly or through other calls, for that same call, nothing
 """
 
 from broker.models import Instance, InstanceState
+from broker.rate_limiter import RateLimiter
 from broker.request import Request
 
 _LEAVING = {InstanceState.DRAINING, InstanceState.FAILED}
 """Instances in these states take nothing new; those in others will, or do."""
 
 
-def deadlock(call: Request, is_patient: bool = True) -> list[str]:
+def deadlock(call: Request, is_patient: bool = True, limiter: RateLimiter | None = None) -> list[str]:
     """The models that wait for each other, from the called one on until it comes again; `[]`: the call can go on.
 
-    `is_patient`: instances that are not ready yet will be.
+    `is_patient`: instances that are not ready yet will be. `limiter` knows who has the resources that others wait for.
     """
-    return _Search(_LEAVING if is_patient else {*InstanceState} - {InstanceState.READY}).call(call)
+    return _Search(_LEAVING if is_patient else {*InstanceState} - {InstanceState.READY}, limiter).call(call)
 
 
 class _Search:
     """Follows the calls that block each other. What is met again on the way is blocked."""
 
-    def __init__(self, hopeless: set[InstanceState]) -> None:
+    def __init__(self, hopeless: set[InstanceState], limiter: RateLimiter | None) -> None:
         self._hopeless = hopeless
+        self._limiter = limiter
         self._way: list[Instance] = []
         self._free: set[int] = set()
 
@@ -32,7 +34,7 @@ class _Search:
         chains = []
         for instance in call.version.instances:
             if instance.peer == call.worker if call.worker else instance.state not in self._hopeless:
-                chain = self._instance(instance)
+                chain = self._instance(instance) or self._resources(instance)
                 if not chain:
                     return []
                 chains.append(chain)
@@ -56,3 +58,20 @@ class _Search:
             self._way.pop()
         self._free.add(id(instance))
         return []
+
+    def _resources(self, instance: Instance) -> list[str]:
+        """Blocked when those that are blocked themselves have what it needs to begin."""
+        if self._limiter is None or instance.attempts:
+            return []
+        name = instance.version.model
+        if instance in self._way:
+            return [name]
+        self._way.append(instance)
+        try:
+            chains = {holder: self._instance(holder) for holder in self._limiter.executing()}
+        finally:
+            self._way.pop()
+        blocked = [holder for holder, chain in chains.items() if chain]
+        if not blocked or self._limiter.can_join(instance, blocked):
+            return []
+        return [name, *min([chains[holder] for holder in blocked], key=len)]

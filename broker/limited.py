@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from broker import calls
 from broker.models import Instance, Version
 from broker.rate_limiter import RateLimiter
 from broker.request import Request
@@ -37,6 +38,9 @@ class LimitedRequests(Requests):
 
     def _pick(self, version: Version, now: float) -> Instance | None:
         return self._limiter.pick(version, now)
+
+    def _deadlock(self, call: Request, is_patient: bool) -> list[str]:
+        return calls.deadlock(call, is_patient, self._limiter)
 
     def _execute(self, instance: Instance, batch: list[Request], now: float) -> None:
         super()._execute(instance, batch, now)

@@ -5,7 +5,7 @@ Triton. But one that claims what is taken holds up only those that need the same
 no turns: turns are counted from where those are who share its resources, directly or by way of others.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from broker.models import Instance, InstanceState, Version
@@ -87,12 +87,26 @@ class RateLimiter:
         if not idle[0].spec.resources:
             return idle[0]
         turn = self._waiting.get(version, self._turn_of(idle[0]))
-        free = self._free(version, turn, now)
+        others = [*self.executing(), *self._ahead_of(version, turn, now)]
         for instance in idle:
-            if all(count <= free.get(key, 0) for key, count in _needs(instance.spec).items()):
+            if self.can_join(instance, others):
                 return instance
         self._waiting[version] = turn
         return None
+
+    def can_join(self, instance: Instance, others: Iterable[Instance]) -> bool:
+        """Whether these leave enough for an instance."""
+        left = {key: self._capacity.get(key, 0) - count for key, count in _needs(instance.spec).items()}
+        for other in others:
+            for key, count in _needs(other.spec).items():
+                if key in left:
+                    left[key] -= count
+        return all(count >= 0 for count in left.values())
+
+    def executing(self) -> set[Instance]:
+        """The instances that have taken resources."""
+        self._executing = {instance for instance in self._executing if instance.attempts}
+        return self._executing
 
     def took(self, instance: Instance) -> None:
         """An instance that was picked executes: its next turn comes the later the larger its priority is."""
@@ -114,21 +128,16 @@ class RateLimiter:
             del self._waiting[version]
         return sorted(self._waiting, key=self._waiting.__getitem__)
 
-    def _free(self, version: Version, turn: int, now: float) -> dict[Key, int]:
-        """What is left by those that execute and those that have waited for an earlier turn."""
-        self._executing = {instance for instance in self._executing if instance.attempts}
-        ahead = [first for other in self._ahead_of(version, turn) if _is_due(other, now) for first in _idle(other)[:1]]
-        free = dict(self._capacity)
-        for instance in [*self._executing, *ahead]:
-            for key, count in _needs(instance.spec).items():
-                free[key] = free.get(key, 0) - count
-        return free
-
-    def _ahead_of(self, version: Version, turn: int) -> Sequence[Version]:
+    def _ahead_of(self, version: Version, turn: int, now: float) -> list[Instance]:
+        """Those that have waited for an earlier turn; nobody where a model has called: they may wait for that one."""
+        if version.calls:
+            return []
         waiting = self.waiting()
         if version in self._waiting:
-            return waiting[: waiting.index(version)]
-        return [other for other in waiting if self._waiting[other] <= turn]
+            ahead = waiting[: waiting.index(version)]
+        else:
+            ahead = [other for other in waiting if self._waiting[other] <= turn]
+        return [first for other in ahead if _is_due(other, now) for first in _idle(other)[:1]]
 
 
 def _idle(version: Version) -> list[Instance]:

@@ -163,13 +163,16 @@ class Requests:
     def _refuse_deadlock(self, request: Request, now: float) -> None:
         if request.is_done:
             return
-        chain = calls.deadlock(request, now - request.enqueued <= OUTAGE_SECONDS)
+        chain = self._deadlock(request, now - request.enqueued <= OUTAGE_SECONDS)
         if chain and request.version.scheduler.remove(request):
             text = (
                 f"model '{request.version.model}' cannot be called here: all its instances wait for models that wait "
                 f"for this call ({' -> '.join(chain)})"
             )
             self._fail(request, ErrorCode.INVALID_ARG, text, "OTHER", now)
+
+    def _deadlock(self, call: Request, is_patient: bool) -> list[str]:
+        return calls.deadlock(call, is_patient)
 
     def cancel(self, peer: str, number: int, now: float) -> None:
         """The client is gone: a queued request leaves the queue, a running one is answered when it is done."""

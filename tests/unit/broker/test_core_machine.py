@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.messages import COMPLETE, ErrorCode, Execute, Executed, Part
-from configs.description import DynamicBatching, Instance, ModelDescription
+from configs.description import DynamicBatching, Instance, ModelDescription, Resource
 from tests.unit.broker.describe import description, infer
 from tests.unit.broker.world import Process, Record, World
 
@@ -38,12 +38,17 @@ class Configuration(NamedTuple):
             versions=self.versions,
             batching=self.batching,
             max_batch_size=8,
-            instances=tuple(Instance(f"{self.model}_{n}", "KIND_CPU", "", "", k) for n, k in enumerate(self.kinds)),
+            instances=tuple(self._instance(number, kind) for number, kind in enumerate(self.kinds)),
             parameters=parameters,
             decoupled=self.is_decoupled,
             config={"broken": self.is_broken},
             fingerprint=f"{self.files} {self.is_broken} {self.is_decoupled} {parameters}",
         )
+
+    def _instance(self, number: int, kind: str) -> Instance:
+        """What it takes counts only with a rate limiter."""
+        resources = (Resource("R", 0, 1 if kind == "cpu" else 2), Resource(self.model, None, 1))
+        return Instance(f"{self.model}_{number}", "KIND_CPU", "", "", kind, resources)
 
 
 def mostly(usual: T, *others: T) -> st.SearchStrategy[T]:
@@ -81,9 +86,14 @@ class CoreMachine(RuleBasedStateMachine):
     def choose(self, things: Sequence[T], index: int) -> T:
         return things[index % len(things)]
 
-    @initialize(first=CONFIGURATIONS["a"], second=CONFIGURATIONS["b"], frontends=st.integers(1, 2))
-    def start(self, first: Configuration, second: Configuration, frontends: int) -> None:
-        self.world = World({"http": frontends, "metrics": 1})
+    @initialize(
+        first=CONFIGURATIONS["a"],
+        second=CONFIGURATIONS["b"],
+        frontends=st.integers(1, 2),
+        rate_limit=mostly("off", "execution_count"),
+    )
+    def start(self, first: Configuration, second: Configuration, frontends: int, rate_limit: str) -> None:
+        self.world = World({"http": frontends, "metrics": 1}, rate_limit=rate_limit)
         self.current = {"a": first, "b": second}
         self.world.start(first.description(), second.description())
 

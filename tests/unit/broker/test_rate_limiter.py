@@ -11,7 +11,7 @@ from broker.models import InstanceState, VersionState
 from configs import rate_limit
 from configs.description import DynamicBatching, Instance, ModelDescription, Resource
 from tests.unit.broker.describe import description, infer
-from tests.unit.broker.world import Process, World
+from tests.unit.broker.world import Process, Record, World
 
 R, S = "R", "S"
 
@@ -165,6 +165,43 @@ def test_a_dead_worker_gives_back_what_it_had() -> None:
     assert executing(world) == ["b"]
     world.settle()
     world.check_settled()
+
+
+# ------------------------------------------------------------------------------------------- models that call others
+
+
+def call(world: World, caller: str, model: str) -> Record:
+    """What a model executes calls another."""
+    (worker,) = world.workers_of(caller)
+    execute = worker.begun or world.begin(worker)
+    return world.ask(worker, infer(0, model, (1, 4), attempt=execute.attempt))
+
+
+def test_a_call_that_waits_for_what_its_caller_has_is_refused() -> None:
+    world = started(model("a", R=1), model("b", R=1), model("c", S=1))
+    ask(world, "a")
+    assert not call(world, "a", "c").is_answered
+    (response,) = call(world, "a", "b").responses
+    assert response.code == ErrorCode.INVALID_ARG
+    assert response.error.endswith("wait for models that wait for this call (b -> a -> b)")
+    world.settle()
+    world.check_settled()
+
+
+def test_a_call_that_waits_for_what_others_have_is_not() -> None:
+    world = started(model("a", R=1), model("b", R=1), model("c", R=1), supply=("R:2",))
+    ask(world, *"ac")
+    record = call(world, "a", "b")
+    assert not record.is_answered
+    finish(world, "c")
+    assert executing(world) == ["a", "b"]
+
+
+def test_nothing_is_reserved_before_a_call_for_those_that_may_wait_for_its_caller() -> None:
+    world = started(model("a", R=1), model("b", R=1), model("large", R=2))
+    ask(world, "a", "large")
+    call(world, "a", "b")
+    assert executing(world) == ["a", "b"]
 
 
 # ------------------------------------------------------------------------------------------- what is refused

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from configs.description import Resource
 from configs.instances import MAX_COUNT, Target, default_group, expand, normalise_group
 from configs.proto.schema import message
 from configs.tree import Node, Position, as_json
@@ -48,6 +49,20 @@ def test_a_group_without_gpus_takes_all_of_them_and_count_is_for_each() -> None:
 def test_the_cpu_sees_no_device_and_a_model_that_places_itself_sees_all() -> None:
     groups = [{"kind": "KIND_CPU"}, {"kind": "KIND_MODEL"}]
     assert instances(groups, ["0"]) == [("m_0_0", "", ""), ("m_1_0", "", None)]
+
+
+def test_what_an_execution_takes_is_of_its_own_device_or_of_all() -> None:
+    resources = [
+        {"name": "R", "global": False, "count": 4},
+        {"name": "R", "global": False, "count": 3},
+        {"name": "G", "global": True, "count": 1},
+    ]
+    limits = {"rate_limiter": {"resources": resources, "priority": 2}}
+    groups = [{"kind": "KIND_GPU", "gpus": [0, 1], **limits}, {"kind": "KIND_CPU", **limits}, {"kind": "KIND_CPU"}]
+    first, second, on_cpu, plain = expand(normalised(groups, target(["5", "7"])), ["5", "7"])
+    assert first.resources == on_cpu.resources == (Resource("R", 0, 3), Resource("G", None, 1)), "the last one counts"
+    assert second.resources == (Resource("R", 1, 3), Resource("G", None, 1))
+    assert (plain.resources, plain.priority, first.priority) == ((), 1, 2)
 
 
 def test_names_of_groups_are_kept() -> None:
