@@ -8,7 +8,7 @@ from broker.request import Request
 from broker.schedulers import DynamicScheduler, GatheringScheduler, make
 from broker.schedulers.company import bucket
 from broker.schedulers.gathering import LOOK_AHEAD
-from configs.description import Padding, TensorSpec
+from configs.description import DynamicBatching, Padding, QueuePolicy, TensorSpec
 from tests.unit.broker.describe import batching, description, infer
 from tests.unit.broker.test_schedulers import sizes
 
@@ -113,6 +113,18 @@ def test_nothing_is_lost_and_equals_do_not_overtake(
     for key in "abc":
         mine = [each for each in requests if each.message.parameters["lora"] == key]
         assert [each for each in left if each.message.parameters["lora"] == key] == mine
+
+
+def test_what_is_not_looked_at_wakes_nobody() -> None:
+    levels = DynamicBatching((8,), 10.0, False, 2, {1: QueuePolicy(), 2: QueuePolicy()})
+    scheduler = make(description(batching=levels, batch_key="lora"))
+    scheduler.enqueue(request("late", enqueued=0.0))
+    for number in range(LOOK_AHEAD):
+        urgent = request(number, enqueued=5.0)
+        urgent.message = urgent.message._replace(priority=1)
+        scheduler.enqueue(urgent)
+    assert scheduler.next_batch(10.0, is_idle=True) == []
+    assert scheduler.deadline() == 15.0
 
 
 def test_a_long_queue_of_many_kinds_is_not_walked_to_its_end() -> None:

@@ -114,6 +114,18 @@ def test_what_is_reserved_for_a_request_that_goes_away_is_free_again() -> None:
     assert executing(world) == ["other", "small"]
 
 
+def test_what_is_reserved_for_a_client_that_has_died_is_free_soon() -> None:
+    world = World({"http": 2}, rate_limit="execution_count")
+    world.start(model("small", R=1), model("other", R=1), model("large", R=2))
+    ask(world, "small")
+    doomed = world.frontends[1]
+    world.ask(doomed, infer(0, "large", (1, 4)))
+    ask(world, "other")
+    world.bury(doomed)
+    world.advance(1.0)
+    assert executing(world) == ["other", "small"]
+
+
 def test_who_waits_for_company_reserves_nothing() -> None:
     patient = model("patient", R=2)
     batched = ModelDescription.from_wire({**patient.to_wire(), "dynamic_batching": None})

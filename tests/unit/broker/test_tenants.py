@@ -153,6 +153,7 @@ def test_it_is_a_queue(steps: list[tuple[str, str, int]]) -> None:
         assert len(queue) == len(inside) == len(list(queue))
         assert all(each in queue for each in inside)
         assert queue._tenants.keys() == set(map(name, inside)), "who has nothing here is forgotten"
+        assert inside or not queue._time, "virtual time does not grow for ever"
         for each in inside:
             assert queue.queued(each) == sum(name(other) == name(each) for other in inside)
 
