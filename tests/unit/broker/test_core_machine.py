@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.messages import COMPLETE, ErrorCode, Execute, Executed, Part
-from configs.description import DynamicBatching, Instance, ModelDescription, Resource
+from configs.description import DynamicBatching, Instance, ModelDescription, Resource, Tenants
 from tests.unit.broker.describe import description, infer
 from tests.unit.broker.world import Process, Record, World
 
@@ -29,6 +29,8 @@ class Configuration(NamedTuple):
     files: str = "a"
     is_broken: bool = False
     is_decoupled: bool = False
+    batch_key: str = ""
+    is_shared: bool = False
 
     def description(self) -> ModelDescription:
         """As the repository would describe it."""
@@ -42,7 +44,9 @@ class Configuration(NamedTuple):
             parameters=parameters,
             decoupled=self.is_decoupled,
             config={"broken": self.is_broken},
-            fingerprint=f"{self.files} {self.is_broken} {self.is_decoupled} {parameters}",
+            batch_key=self.batch_key,
+            tenants=Tenants("tenant", {"1": 3.0}) if self.is_shared else None,
+            fingerprint=str(self._replace(kinds=(), versions=(), batching=None)),
         )
 
     def _instance(self, number: int, kind: str) -> Instance:
@@ -71,6 +75,8 @@ CONFIGURATIONS = {
         mostly("0", "5000"),
         mostly("a", "b"),
         mostly(False, True),
+        mostly(False, True),
+        mostly("", "kind"),
         mostly(False, True),
     )
     for model in ("a", "b")
@@ -129,9 +135,10 @@ class CoreMachine(RuleBasedStateMachine):
     )
     def ask(self, index: int, model: str, shapes: list[tuple[int, ...] | None], begins: bool) -> None:
         frontend = self.choose(self.world.frontends, index)
-        for shape in shapes:
+        for number, shape in enumerate(shapes, index):
             is_valid = shape is not None and model in self.world.core.models
-            self.world.ask(frontend, infer(0, model, shape or (9, 4)), is_valid)
+            parameters = {"kind": number % 2, "tenant": number % 3}
+            self.world.ask(frontend, infer(0, model, shape or (9, 4), parameters=parameters), is_valid)
         if begins:
             self.begin()
 

@@ -227,6 +227,8 @@ class World:
         if len(items) > 1:
             assert sum(item.inputs[0].shape[0] for item in items) <= limit
             assert len({item.inputs[0].shape[1:] for item in items}) == 1, "unequal shapes"
+            key = instance.version.description.batch_key
+            assert len({item.parameters.get(key) for item in items}) == 1, "unequal keys"
             assert not any(record.crashes or record.kills for record in records), "company for a request that met death"
 
     def _check_unlink(self, name: str) -> None:
