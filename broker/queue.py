@@ -93,6 +93,14 @@ class PolicyQueue:
                 return level.delayed.popleft()
         raise IndexError("the queue is empty")
 
+    def take(self, request: Request) -> None:
+        """Take a request that is here, to run with one that is next."""
+        lane = self._level_of(request).fresh
+        if isinstance(lane, FairQueue) and request in lane:
+            lane.take(request)
+        else:
+            self.remove(request)
+
     def remove(self, request: Request) -> bool:
         """Forget a request; False when it is not here."""
         for queue in self._queues():

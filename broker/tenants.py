@@ -30,7 +30,7 @@ class FairQueue:
         self._tenants: dict[str, _Tenant] = {}
         self._order: list[tuple[float, int, Request]] = []
         self._places: dict[Request, tuple[float, int]] = {}
-        self._time = 0.0  # the tag of the last request that was taken
+        self._time = 0.0  # the largest tag of a request that was taken
         self._number = 0
 
     def append(self, request: Request) -> None:
@@ -47,12 +47,17 @@ class FairQueue:
 
     def popleft(self) -> Request:
         """Take the request that is next."""
-        self._time, _, request = self._order.pop(0)
-        self._forget(request)
+        request = self._order[0][2]
+        self.take(request)
         return request
 
+    def take(self, request: Request) -> None:
+        """Take a request that is here, in its turn or to run with one that is next."""
+        self._time = max(self._time, self._places[request][0])
+        self.remove(request)
+
     def remove(self, request: Request) -> None:
-        """Take out a request that is here."""
+        """Forget a request that is here: it costs nothing."""
         tag, number = self._places[request]
         del self._order[bisect_left(self._order, (tag, number))]
         self._forget(request)

@@ -24,7 +24,7 @@ class GatheringScheduler(DynamicScheduler):
             count = self._plan(group, now, is_idle)
             if count:
                 for request in group[:count]:
-                    self._queue.remove(request)
+                    self._queue.take(request)
                 return group[:count]
         return []
 

@@ -206,6 +206,18 @@ def test_a_model_with_or_without_batching_is_shared(block: object) -> None:
     assert batches == (["babbabba", "bbabaaaa"] if block else list("babbabbabbabaaaa"))
 
 
+def test_what_is_gathered_counts_as_served() -> None:
+    scheduler = make(description(batching=batching(1), max_batch_size=1, batch_key="lora", tenants=Tenants("tenant")))
+    for number in range(10):
+        scheduler.enqueue(request("a", number))
+    for _ in range(5):
+        scheduler.next_batch(0.0, is_idle=True)
+    for number in range(3):
+        scheduler.enqueue(request("b", number))
+    order = [name(scheduler.next_batch(0.0, is_idle=True)[0]) for _ in range(8)]
+    assert "".join(order) == "abababaa"
+
+
 def test_the_delay_is_that_of_the_oldest_wherever_it_is() -> None:
     scheduler = make(description(batching=batching(8, delay=1.0), tenants=Tenants("tenant", {"b": 9.0})))
     scheduler.enqueue(request("a", 0, enqueued=1.0))
