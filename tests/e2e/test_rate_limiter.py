@@ -14,6 +14,11 @@ from tests.support.repository import ECHO, WAIT, Commands
 from tests.support.server import Server
 from tests.support.waiting import until
 
+TOO_GREEDY = (
+    "load failed for model '{}': version 1 is at UNAVAILABLE state: Invalid argument: Resource count for \"R\" is "
+    "limited to 2 which will prevent scheduling of one or more model instances, the minimum required count is 3;\n"
+)
+
 
 def takes(count: int, resource: str = "R") -> str:
     """An instance that takes so much of a resource."""
@@ -61,11 +66,22 @@ def test_a_model_that_could_never_execute_is_refused_with_tritons_words(server: 
     with Client("http", server) as client:
         with pytest.raises(InferenceServerException) as refused:
             client.raw.load_model("greedy")
-        assert refused.value.message() == (
-            "load failed for model 'greedy': version 1 is at UNAVAILABLE state: Invalid argument: Resource count for "
-            '"R" is limited to 2 which will prevent scheduling of one or more model instances, the minimum required '
-            "count is 3;\n"
-        )
+        assert refused.value.message() == TOO_GREEDY.format("greedy")
+        client.raw.load_model("second")
+
+
+def test_a_served_model_that_is_edited_to_need_too_much_goes_on_as_it_is(
+    server: Server, models: dict[str, Commands]
+) -> None:
+    config = models["second"].directory / "config.pbtxt"
+    before = config.read_text()
+    with Client("http", server) as client:
+        config.write_text(before.replace("count: 1", "count: 3"))
+        with pytest.raises(InferenceServerException) as refused:
+            client.raw.load_model("second")
+        assert refused.value.message() == TOO_GREEDY.format("second")
+        assert Calls(server, models["second"]).send(ECHO, 5).result(30)[0] == 5
+        config.write_text(before)
         client.raw.load_model("second")
 
 
