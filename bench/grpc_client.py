@@ -5,8 +5,10 @@ headers, honours the server's flow control, opens its own windows wide and reads
 succeeded when enough bytes of DATA came before the trailers (an error has none).
 """
 
+import itertools
 import socket
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -25,9 +27,11 @@ QUEUE_SIZE = 1 << 20  # bytes of frames made ahead of what the socket takes
 FRAMES_PER_SEND = 64
 
 
-def infer_message(model: str, data: np.ndarray) -> bytes:
+def infer_message(model: str, data: np.ndarray, **parameters: int | bool) -> bytes:
     """The request with gRPC's five-byte prefix, tensor data in `raw_input_contents`."""
     request = service_pb2.ModelInferRequest(model_name=model)
+    for name, value in parameters.items():
+        setattr(request.parameters[name], "bool_param" if isinstance(value, bool) else "int64_param", value)
     request.inputs.add(name="INPUT0", datatype="FP32", shape=data.shape)
     request.raw_input_contents.append(data.tobytes())
     message: bytes = request.SerializeToString()
@@ -64,12 +68,12 @@ class Call:
 
 
 class GrpcConnection:
-    """Keeps `streams` calls with `message` in flight; an answer with fewer than `least` bytes is an error."""
+    """Keeps `streams` calls in flight, with `messages` in turn; an answer with fewer than `least` bytes is an error."""
 
-    def __init__(self, connected: socket.socket, message: bytes, least: int, streams: int) -> None:
+    def __init__(self, connected: socket.socket, messages: Sequence[bytes], least: int, streams: int) -> None:
         self.socket = connected
         self.is_stopping = False
-        self._message = memoryview(message)
+        self._messages = itertools.cycle([memoryview(message) for message in messages])
         self._least = least
         self._concurrency = streams
         self._calls: dict[int, Call] = {}
@@ -121,7 +125,7 @@ class GrpcConnection:
 
     def _call(self) -> None:
         stream, self._next_stream = self._next_stream, self._next_stream + 2
-        self._calls[stream] = Call(perf_counter(), self._message, self._initial_window)
+        self._calls[stream] = Call(perf_counter(), next(self._messages), self._initial_window)
         self._queue(frame(HEADERS, END_HEADERS, stream, HEADER_BLOCK))
         self._sending.append(stream)
 

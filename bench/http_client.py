@@ -1,8 +1,11 @@
 """A lean HTTP/1.1 client for the load generator: one keep-alive connection, one request in flight."""
 
+import itertools
 import re
 import socket
+from collections.abc import Sequence
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import tritonclient.http as tritonclient
@@ -12,12 +15,12 @@ from bench.connection import BUFFER
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
-def infer_request(model: str, data: np.ndarray) -> bytes:
-    """The whole request, as tritonclient makes it: binary tensors in both directions."""
+def infer_request(model: str, data: np.ndarray, **options: Any) -> bytes:
+    """The whole request, as tritonclient makes it: binary tensors in both directions. `options` are tritonclient's."""
     tensor = tritonclient.InferInput("INPUT0", list(data.shape), "FP32")
     tensor.set_data_from_numpy(data)
     outputs = [tritonclient.InferRequestedOutput("OUTPUT0", binary_data=True)]
-    body, json_size = tritonclient.InferenceServerClient.generate_request_body([tensor], outputs=outputs)
+    body, json_size = tritonclient.InferenceServerClient.generate_request_body([tensor], outputs=outputs, **options)
     head = (
         f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         f"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: {json_size}\r\n\r\n"
@@ -26,15 +29,15 @@ def infer_request(model: str, data: np.ndarray) -> bytes:
 
 
 class HttpConnection:
-    """Sends `request` again and again; an answer with fewer than `least` bytes of body is an error."""
+    """Sends `requests` in turn, again and again; an answer with fewer than `least` bytes of body is an error."""
 
-    def __init__(self, connected: socket.socket, request: bytes, least: int) -> None:
+    def __init__(self, connected: socket.socket, requests: Sequence[bytes], least: int) -> None:
         self.socket = connected
         self.is_stopping = False
         self.in_flight = 0
-        self._request = memoryview(request)
+        self._requests = itertools.cycle([memoryview(request) for request in requests])
         self._least = least
-        self._unsent = self._request[:0]
+        self._unsent = memoryview(b"")
         self._head = b""
         self._missing = -1  # bytes of the body that are still to come; -1 before its head is complete
         self._began = 0.0
@@ -46,7 +49,7 @@ class HttpConnection:
     def start(self) -> None:
         self.in_flight = 1
         self._began = perf_counter()
-        self._unsent = self._request
+        self._unsent = next(self._requests)
         self.write()
 
     def write(self) -> None:

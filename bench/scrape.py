@@ -15,8 +15,9 @@ from multiprocessing.connection import Connection
 from time import perf_counter
 
 from bench import servers
+from bench.comparison import Plan, machine
 from bench.load import PATIENCE, Window, measure
-from bench.serving import REPOSITORY, Case, Plan, check_answers, machine
+from bench.serving import REPOSITORY, Case, check_answers
 
 CASE = Case("HTTP", "16 floats", concurrency=32)
 PLAN = Plan(rounds=5, warm_up=1.0, seconds=10.0)

@@ -3,28 +3,18 @@
 Both servers run at the same time with the same model.py, and are asked in turn in short windows.
 """
 
-import argparse
 import contextlib
-import gc
-import os
-import platform
-import signal
-import statistics
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc
 import tritonclient.http
 
-from bench import servers
+from bench.comparison import run
 from bench.connection import Connection, connect
 from bench.grpc_client import GrpcConnection, infer_message
 from bench.http_client import HttpConnection, infer_request
-from bench.load import Window, measure
 from bench.servers import Server
 
 REPOSITORY = Path(__file__).parent / "models"
@@ -32,19 +22,6 @@ MODEL = "identity_python"
 PAYLOADS = {"16 floats": 16, "600 KB": 150_000, "8 MB": 2_000_000}  # number of floats
 CONCURRENCIES = (1, 8, 32)
 CALLS_PER_CONNECTION = 6  # of gRPC; perf_analyzer's habit
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How often, and how many seconds, each server is looked at in each row."""
-
-    rounds: int
-    warm_up: float
-    seconds: float
-
-
-FULL = Plan(rounds=5, warm_up=0.5, seconds=2.0)
-QUICK = Plan(rounds=3, warm_up=0.2, seconds=0.5)
 
 
 @dataclass(frozen=True)
@@ -60,11 +37,11 @@ class Case:
         data = np.random.default_rng(0).random(PAYLOADS[self.payload], dtype=np.float32)
         if self.protocol == "HTTP":
             request = infer_request(MODEL, data)
-            return [HttpConnection(connect(server.http), request, data.nbytes) for _ in range(self.concurrency)]
+            return [HttpConnection(connect(server.http), [request], data.nbytes) for _ in range(self.concurrency)]
         message = infer_message(MODEL, data)
         whole, rest = divmod(self.concurrency, CALLS_PER_CONNECTION)
         shares = [CALLS_PER_CONNECTION] * whole + ([rest] if rest else [])
-        return [GrpcConnection(connect(server.grpc), message, data.nbytes, share) for share in shares]
+        return [GrpcConnection(connect(server.grpc), [message], data.nbytes, share) for share in shares]
 
 
 CASES = [
@@ -92,79 +69,5 @@ def check_answers(server: Server) -> None:
                     raise SystemExit(f"{server.name} answers {size} floats wrongly at {url}")
 
 
-def compare(case: Case, plan: Plan, first: Server, second: Server) -> tuple[list[Window], list[Window]]:
-    """The windows of both servers, taken in turn: what disturbs the machine for a while disturbs both."""
-    windows: tuple[list[Window], list[Window]] = ([], [])
-    for _ in range(plan.rounds):
-        for server, seen in zip((first, second), windows, strict=True):
-            seen.append(measure(case.connections(server), server.pid, plan.warm_up, plan.seconds))
-    return windows
-
-
-def median(windows: Sequence[Window]) -> Window:
-    """The median of each number by itself."""
-    return Window(
-        throughput=statistics.median(window.throughput for window in windows),
-        p50=statistics.median(window.p50 for window in windows),
-        p99=statistics.median(window.p99 for window in windows),
-        cpu=statistics.median(window.cpu for window in windows),
-    )
-
-
-def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median over the rounds of ours / theirs."""
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-
-
-def heading(first: str, second: str) -> str:
-    """Two lines over the table."""
-    columns = f"{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>9}"
-    width = len(columns)
-    return (
-        f"{'':25}|{first:^{width}} |{second:^{width}} | {second} / {first}\n"
-        f"{'protocol  payload':21}{'c':>3} |{columns} |{columns} |{'req/s':>7}{'p50':>7}{'CPU':>7}"
-    )
-
-
-def row(case: Case, theirs: Sequence[Window], ours: Sequence[Window]) -> str:
-    """One line of the table."""
-    sides = [
-        f"{w.throughput:9.0f}{w.p50 * 1e3:9.2f}{w.p99 * 1e3:9.2f}{w.cpu * 1e6:9.0f}"
-        for w in (median(theirs), median(ours))
-    ]
-    throughput = median_ratio([w.throughput for w in ours], [w.throughput for w in theirs])
-    p50 = median_ratio([w.p50 for w in ours], [w.p50 for w in theirs])
-    cpu = median_ratio([w.cpu for w in ours], [w.cpu for w in theirs])
-    label = f"{case.protocol:10}{case.payload:10}{case.concurrency:4}"
-    return f"{label} |{sides[0]} |{sides[1]} |{throughput:7.2f}{p50:7.2f}{cpu:7.2f}"
-
-
-def machine() -> str:
-    """What the numbers were taken on."""
-    software = f"Linux {platform.release()}, Python {platform.python_version()}"
-    return f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {software}"
-
-
-def main() -> None:
-    """Prints the table, row by row as it is measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter windows: a first look")
-    parser.add_argument(
-        "--noise", action="store_true", help="Triton against itself: how far ratios stray from 1 by chance"
-    )
-    arguments = parser.parse_args()
-    plan = QUICK if arguments.quick else FULL
-    other = servers.real_triton if arguments.noise else servers.tidepool
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that no server is left behind
-    gc.disable()  # a collection in the client would be counted as the server's latency
-    with servers.real_triton(REPOSITORY) as theirs, other(REPOSITORY) as ours:
-        for server in (theirs, ours):
-            check_answers(server)
-        print(f"{machine()}; medians of {plan.rounds} windows of {plan.seconds} s")
-        print(heading(theirs.name, ours.name))
-        for case in CASES:
-            print(row(case, *compare(case, plan, theirs, ours)), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, REPOSITORY, CASES, check_answers)

@@ -70,8 +70,8 @@ def answers(connection: Connection, server: socket.socket, data: bytes, cuts: li
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_an_answer_counts_once_and_only_when_it_is_complete(cuts: list[int]) -> None:
     for make, data in (
-        (lambda s: HttpConnection(s, b"request", len(ANSWER)), HTTP_ANSWER),
-        (lambda s: GrpcConnection(s, b"message", len(ANSWER), 1), GRPC_ANSWER),
+        (lambda s: HttpConnection(s, [b"request"], len(ANSWER)), HTTP_ANSWER),
+        (lambda s: GrpcConnection(s, [b"message"], len(ANSWER), 1), GRPC_ANSWER),
     ):
         client, server = socket.socketpair()
         with client, server:
@@ -87,7 +87,7 @@ def test_an_answer_counts_once_and_only_when_it_is_complete(cuts: list[int]) -> 
 
 def test_the_next_http_request_follows_an_answer(pair: tuple[socket.socket, socket.socket]) -> None:
     client, server = pair
-    connection = HttpConnection(client, b"request", len(ANSWER))
+    connection = HttpConnection(client, [b"request"], len(ANSWER))
     connection.start()
     assert received(server) == b"request"
     server.sendall(HTTP_ANSWER)
@@ -97,7 +97,7 @@ def test_the_next_http_request_follows_an_answer(pair: tuple[socket.socket, sock
 
 def test_an_http_error_is_raised_with_its_text(pair: tuple[socket.socket, socket.socket]) -> None:
     client, server = pair
-    connection = HttpConnection(client, b"request", 1)
+    connection = HttpConnection(client, [b"request"], 1)
     connection.start()
     server.sendall(b'HTTP/1.1 400 Bad Request\r\nContent-Length: 19\r\n\r\n{"error":"no model"}')
     with pytest.raises(RuntimeError, match="no model"):
@@ -106,7 +106,7 @@ def test_an_http_error_is_raised_with_its_text(pair: tuple[socket.socket, socket
 
 def test_a_grpc_call_without_data_is_an_error(pair: tuple[socket.socket, socket.socket]) -> None:
     client, server = pair
-    connection = GrpcConnection(client, b"message", 1, 1)
+    connection = GrpcConnection(client, [b"message"], 1, 1)
     connection.start()
     server.sendall(frame(SETTINGS, 0, 0) + frame(HEADERS, END_STREAM, 1, b"grpc-status 5"))
     with pytest.raises(RuntimeError, match="grpc-status 5"):
@@ -115,7 +115,7 @@ def test_a_grpc_call_without_data_is_an_error(pair: tuple[socket.socket, socket.
 
 def test_a_closed_connection_is_an_error(pair: tuple[socket.socket, socket.socket]) -> None:
     client, server = pair
-    connection = GrpcConnection(client, b"message", 1, 1)
+    connection = GrpcConnection(client, [b"message"], 1, 1)
     connection.start()
     received(server)
     server.close()
@@ -136,7 +136,7 @@ def data_bytes(frames: bytes) -> int:
 def test_no_more_is_sent_than_the_servers_windows_allow(pair: tuple[socket.socket, socket.socket]) -> None:
     client, server = pair
     message = bytes(3 * DEFAULT_WINDOW)
-    connection = GrpcConnection(client, message, 1, 1)
+    connection = GrpcConnection(client, [message], 1, 1)
     connection.start()
     sent = received(server)
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -1,8 +1,9 @@
 """What the table shows is computed as bench/README.md says."""
 
 from bench import cpu, scrape
+from bench.comparison import heading, median, median_ratio, row
 from bench.load import Window, percentile, summarise
-from bench.serving import CASES, heading, median, median_ratio, row
+from bench.serving import CASES
 
 
 def test_percentiles_are_values_that_were_seen() -> None:
