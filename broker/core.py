@@ -12,6 +12,7 @@ from typing import Any
 
 from broker import answers, metrics
 from broker.client_regions import ClientRegions
+from broker.compositions import Compositions
 from broker.control import Control
 from broker.custom_metrics import CustomMetrics
 from broker.effects import ConfigureLog, Effect, Emit, Exit, Kill, Send, Start
@@ -139,12 +140,13 @@ class Core:
         self._tracing = Tracing(trace.parse(config.trace_config), seed=int(epoch_offset * 1e6))
         self._log_settings = LogSettings(config)
         self._observer = RequestObserver(self._tracing, config.log_access, epoch_offset, self._out)
+        self._regions = Regions()
         limiter = RateLimiter(rate_limit.parse(config.rate_limit_resource)) if config.rate_limit != "off" else None
-        around = (self.models, self._client_regions, self._out, self._observer)
+        around = (self.models, self._client_regions, self._regions, self._out, self._observer)
         self.requests = Requests(*around) if limiter is None else LimitedRequests(limiter, *around)
         self.fleet = Fleet(self.models, self.requests, config, self._out, self._launch, limiter)
+        self._compositions = Compositions(self.fleet)
         self.control = Control(self.fleet, config.model_control_mode == "explicit", self._out)
-        self._regions = Regions()
         self._custom_metrics = CustomMetrics()
         self._readiness = Readiness(self._out)
         self._callers: set[str] = set()  # workers whose models call others: they read and are read as frontends
@@ -216,7 +218,7 @@ class Core:
             if token in self._callers:
                 self._callers.discard(token)
                 self._out += self._regions.caller_lost(token, self._tokens_of("worker"), self._callers)
-                self.requests.frontend_lost(token)
+                self.requests.frontend_lost(token, now)
             self._regions.worker_lost(token)
             self._custom_metrics.worker_lost(token)
             self._readiness.worker_lost(token)
@@ -225,7 +227,7 @@ class Core:
         else:
             if peer.role in READERS:
                 self._out += self._regions.frontend_lost(token, self._tokens_of("worker"))
-                self.requests.frontend_lost(token)
+                self.requests.frontend_lost(token, now)
                 self._readiness.frontend_lost(token)
             if peer.role == "repository":
                 self._observer.repository = None
@@ -536,6 +538,7 @@ class Core:
             effects, self._out[:] = self._out[:], []
             return effects
         if self.fleet.is_changed:
+            self._compositions.settle(self._is_scanned, now)
             self._publish_directory()
         self.control.settle()
         if self.fleet.unused_paths:

@@ -98,6 +98,7 @@ class Fleet:
         model = self.models.setdefault(name, Model(name))
         if model.rejected != error:
             model.rejected = error
+            self.is_changed = True
             kept = "; what is served is unchanged" if model.versions else ""
             self._emit("E", f"model '{name}': {error}{kept}")
 
@@ -151,7 +152,7 @@ class Fleet:
         refusal = self._refusal(version.description)
         if refusal:
             self._emit("E", f"model '{model.name}': version {number} failed to load: {refusal}")
-            self._fail_version(version, refusal, now)
+            self.fail_version(version, refusal, now)
             return
         version.load_began = now
         version.statistics.latencies.configure(self._metrics)
@@ -247,11 +248,11 @@ class Fleet:
 
     def _finish_retiring(self, model: Model, now: float) -> None:
         for version in list(model.retiring):
-            if not version.scheduler and not version.executing:
+            if not version.scheduler and not version.executing and not version.pins:
                 for instance in list(version.instances):
                     if instance.state is not InstanceState.DRAINING:
                         self._drain(instance, now)
-            if not version.instances:
+            if not version.instances and not version.executing:
                 model.retiring.remove(version)
                 self._unlimit(version)
                 path = version.description.path
@@ -381,9 +382,11 @@ class Fleet:
             self._stopping[instance.peer] = now + UNLOAD_SECONDS
             self._out.append(Send(instance.peer, Stop("load failed")))
         if version.state is VersionState.LOADING:
-            self._fail_version(version, error, now)
+            self.fail_version(version, error, now)
 
-    def _fail_version(self, version: Version, error: str, now: float) -> None:
+    def fail_version(self, version: Version, error: str, now: float) -> None:
+        """A version cannot be served."""
+        self.is_changed = True
         version.state = VersionState.UNAVAILABLE
         version.reason = error
         self.models[version.model].failures[version.number] = error
@@ -398,15 +401,23 @@ class Fleet:
             for number in list(model.incoming):
                 self._retire(model, model.incoming.pop(number), now)
 
+    def serve_version(self, version: Version, now: float, what: str = "all its models are there") -> None:
+        """A version is loaded: requests go to it."""
+        version.state, version.reason = VersionState.READY, ""
+        version.load_seconds = now - (version.load_began if version.load_began is not None else now)
+        self.models[version.model].failures.pop(version.number, None)
+        self.is_changed = True
+        self._emit("I", f"model '{version.model}' version {version.number} is ready: {what}")
+        self._promote(self.models[version.model], now)
+
     def _settle(self, version: Version, now: float) -> None:
-        """Bring a version's state up to date with its instances."""
+        """Bring a version's state up to date with its instances; `compositions` does it for ensembles."""
+        if version.description.steps:
+            return
         alive = [i for i in version.instances if i.state is InstanceState.READY]
         settled = [i for i in version.instances if i.state is not InstanceState.DRAINING]
         if version.state is VersionState.LOADING and settled and len(alive) == len(settled):
-            version.state = VersionState.READY
-            version.load_seconds = now - (version.load_began if version.load_began is not None else now)
-            self._emit("I", f"model '{version.model}' version {version.number} is ready: {len(alive)} instance(s)")
-            self._promote(self.models[version.model], now)
+            self.serve_version(version, now, f"{len(alive)} instance(s)")
         leaving = [i for i in settled if i.is_leaving]
         if leaving and all(i.state is InstanceState.READY for i in settled if not i.is_leaving):
             for instance in leaving:

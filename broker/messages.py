@@ -377,7 +377,7 @@ class SetVerbosity(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One request of a batch. `reader` is the peer that will read its outputs."""
+    """One request of a batch. `reader` is the peer that will read its outputs; `""`: they are kept until PassOn."""
 
     request_id: str
     inputs: tuple[TensorRef, ...]
@@ -421,6 +421,15 @@ class ClientRegionGone(NamedTuple):
     """No reference to this client region will come any more."""
 
     number: int
+
+
+class PassOn(NamedTuple):
+    """An output block that the worker has kept for the broker goes to this reader now; `""`: nobody needs it."""
+
+    region: str
+    slot: int
+    generation: int
+    reader: str
 
 
 class Abandon(NamedTuple):
@@ -660,6 +669,7 @@ Message: TypeAlias = (
     | CheckReady
     | ClientRegion
     | ClientRegionGone
+    | PassOn
     | Abandon
     | Credit
     | Loaded

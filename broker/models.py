@@ -2,13 +2,14 @@
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
+from broker.graph import Graph
 from broker.request import Request
 from broker.schedulers import Scheduler, make
 from broker.statistics import Statistics
@@ -129,6 +130,9 @@ class Version:
     load_seconds: float = 0.0
     load_began: float | None = None
     calls: int = 0  # requests of other models that are not answered
+    graph: Graph | None = None  # of an ensemble whose models are there
+    parts_are_ready: Callable[[], bool] | None = None  # the models of an ensemble
+    pins: int = 0  # requests to ensembles that go on to use it, also when it is being unloaded
     validator: Validator = field(init=False)
     execution_timeout: float | None = field(init=False)  # seconds after which an execution counts as hung; None: never
     retries_started: bool = field(init=False)  # requests that a dead worker had begun may run once more
@@ -158,11 +162,12 @@ class Version:
 
     @property
     def is_ready(self) -> bool:
-        """It serves: it was loaded and at least one instance is alive."""
+        """It serves: it was loaded and at least one instance is alive, or all models of an ensemble do."""
         if self.state is VersionState.READY:
             for instance in self.instances:
                 if instance.state is InstanceState.READY:
                     return True
+            return self.parts_are_ready is not None and self.parts_are_ready()
         return False
 
     @property

@@ -25,6 +25,10 @@ class RequestObserver:
         """See `requests.Observer`."""
         return self._tracing.begin(model, traceparent)
 
+    def begin_step(self, parent: Request) -> dict[str, Any] | None:
+        """See `requests.Observer`."""
+        return None if parent.trace is None else self._tracing.begin_step(parent.trace)
+
     def context(self, record: dict[str, Any], tracestate: str) -> str:
         """See `requests.Observer`."""
         context = self._tracing.context(record, tracestate)
@@ -37,7 +41,7 @@ class RequestObserver:
             record = finish(request.trace, request, error, self.epoch_offset)
             record["log_frequency"] = self._tracing.log_frequency(request.version.model)
             self._out.append(Send(self.repository, Traced(record)))
-        if self.logs_access:
+        if self.logs_access and request.step is None:
             version = request.version.number
             line = access_line(request.message, version, request.batch, response.code, request.ended)
             self._out.append(Emit("I", line))

@@ -14,7 +14,8 @@ class Regions:
     """The books about the arenas' regions.
 
     Frontends read what workers own and the other way round; workers whose models call others read as frontends do, and
-    are read by all workers. A dead worker's regions keep their names until every
+    are read by all workers. Other workers are told of a worker's region when they are about to read in it (`lend`). A
+    dead worker's regions keep their names until every
     frontend has said that it will not open them any more, since responses that refer to them may be under way. The
     frontends are asked as soon as the core itself holds none back.
     """
@@ -24,6 +25,7 @@ class Regions:
         self._owners: dict[str, str] = {}  # region -> owner
         self._orphans: list[str] = []  # regions of dead workers that the frontends still know
         self._awaited: dict[str, set[str]] = {}  # region of a dead worker -> frontends that may still open it
+        self._lent: dict[str, set[str]] = {}  # region of a worker -> other workers that read in it, beyond the rule
 
     def opened(self, owner: str, name: str, readers: Iterable[str]) -> list[Effect]:
         """A peer has made a region. Raises ProtocolError for a name that is not its own."""
@@ -38,7 +40,20 @@ class Regions:
         if self._owners.get(name) != owner:
             return []
         del self._owners[name]
-        return [Send(reader, RegionClosed(name)) for reader in readers]
+        told = dict.fromkeys([*readers, *sorted(self._lent.pop(name, ()))])
+        return [Send(reader, RegionClosed(name)) for reader in told]
+
+    def lend(self, name: str, reader: str) -> list[Effect]:
+        """A worker is about to read in a region of another one, which may be dead but is not given up yet."""
+        told = self._lent.setdefault(name, set())
+        if reader in told:
+            return []
+        told.add(reader)
+        return [Send(reader, RegionOpened(name))]
+
+    def owner(self, name: str) -> str | None:
+        """The living peer that has made a region."""
+        return self._owners.get(name)
 
     def joined(self, reader: str, owners: Iterable[str]) -> list[Effect]:
         """A new reader hears of the regions that these owners have already."""
@@ -47,6 +62,8 @@ class Regions:
 
     def worker_lost(self, peer: str) -> None:
         """A worker is dead."""
+        for told in self._lent.values():
+            told.discard(peer)
         self._orphans += self._drop(peer)
 
     def close_orphans(self, frontends: Collection[str], held: Collection[str]) -> list[Effect]:
@@ -54,7 +71,8 @@ class Regions:
         effects: list[Effect] = []
         for name in [name for name in self._orphans if name not in held]:
             self._orphans.remove(name)
-            effects += [Send(reader, RegionClosed(name)) for reader in sorted(frontends)]
+            told = self._lent.pop(name, set()).difference(frontends)
+            effects += [Send(reader, RegionClosed(name)) for reader in (*sorted(frontends), *sorted(told))]
             if frontends:
                 self._awaited[name] = set(frontends)
             else:
@@ -75,6 +93,9 @@ class Regions:
     def caller_lost(self, peer: str, workers: Iterable[str], callers: Collection[str]) -> list[Effect]:
         """A worker whose model called others is dead. `callers` may still read responses of its own, as frontends."""
         names = [name for name, owner in self._owners.items() if owner == peer]
+        for name in [name for name in names if name in self._lent]:
+            names.remove(name)  # it may hold what others are still to read: they are told with the frontends
+            self._lent[name].update(workers)
         return [*_tell_lost(peer, names, workers, callers), *self._await_no_more(peer)]
 
     def _await_no_more(self, peer: str) -> list[Effect]:

@@ -33,6 +33,7 @@ class Request(msgspec.Struct, eq=False):
     crashes: int = 0
     kills: int = 0
     caller: Any = None  # models.Instance whose model has made the request
+    step: Any = None  # ensembles.Step that it is
     has_called: bool = False  # its execution has called another model
     is_done: bool = False  # its final response has been decided
     is_cancelled: bool = False

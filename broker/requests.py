@@ -3,8 +3,10 @@
 from typing import Any, NamedTuple, Protocol
 
 from broker import answers, calls
+from broker.blocks import Blocks
 from broker.client_regions import ClientRegions
 from broker.effects import Effect, Emit, Kill, Send
+from broker.ensembles import Ensembles, Hooks, Step
 from broker.messages import (
     Abandon,
     Consumed,
@@ -22,6 +24,7 @@ from broker.messages import (
 )
 from broker.models import Attempt, Instance, Model, Version
 from broker.queue import QueueFull
+from broker.regions import Regions
 from broker.request import Request
 from broker.validation import Rejected, prefix, restore_shape
 from shm.ref import TensorRef
@@ -57,6 +60,9 @@ class Observer(Protocol):
     def begin(self, model: str, traceparent: str) -> dict[str, Any] | None:
         """Whether a new request is traced: the beginning of its record."""
 
+    def begin_step(self, parent: Request) -> dict[str, Any] | None:
+        """Likewise for a step of an ensemble."""
+
     def context(self, record: dict[str, Any], tracestate: str) -> str:
         """The trace context for the model that executes it, as JSON."""
 
@@ -71,7 +77,12 @@ class Requests:
     """The in-flight table and the one function that gives work to instances (`dispatch`)."""
 
     def __init__(
-        self, models: dict[str, Model], client_regions: ClientRegions, out: list[Effect], observer: "Observer"
+        self,
+        models: dict[str, Model],
+        client_regions: ClientRegions,
+        regions: Regions,
+        out: list[Effect],
+        observer: "Observer",
     ) -> None:
         """`out` collects the effects; `observer` decides what is traced and hears of answers."""
         self._models = models
@@ -84,6 +95,8 @@ class Requests:
         self._alarms: dict[Version, float] = {}  # when to dispatch again: company was waited for, or a timeout
         self._timed: set[Version] = set()  # they execute under execution_timeout_ms
         self.is_stopping = False
+        hooks = Hooks(self._submit, self._answer, self._fail, self._cancel, self._credit)
+        self._ensembles = Ensembles(models, Blocks(regions, out), hooks)
 
     def __len__(self) -> int:
         """Requests without a final response."""
@@ -147,6 +160,28 @@ class Requests:
             raise Rejected(answers.not_ready(version.model, version.number), ErrorCode.UNAVAILABLE)
         return version
 
+    def _submit(self, step: Step, infer: Infer, version: Version, now: float) -> None:
+        """Accept a step of an ensemble: what it reads and the version are settled. Raises Rejected."""
+        inputs, batch = version.validator.validate(infer)
+        request = step.request = Request("", infer, version, inputs, batch, now)
+        request.step = step
+        try:
+            version.scheduler.enqueue(request)
+        except QueueFull:
+            text = f"{prefix(infer.request_id)}Exceeds maximum queue size"
+            raise Rejected(text, ErrorCode.UNAVAILABLE) from None
+        caller = step.parent.caller
+        if version.preserves_order and caller is None:
+            request.is_ordered = True
+            version.order.append(request)
+        request.trace = self._observer.begin_step(step.parent)
+        self._in_flight["", infer.request] = request
+        self._touched[version] = None
+        if caller is not None:
+            self._note_call(request, caller)
+            self.dispatch_touched(now)
+            self._refuse_deadlock(request, now)
+
     def _refuse(self, peer: str, infer: Infer, refusal: Response, now: float) -> None:
         refusal = refusal._replace(part=Part.FINAL)
         self._observer.refused(infer, refusal, now)
@@ -177,19 +212,29 @@ class Requests:
     def cancel(self, peer: str, number: int, now: float) -> None:
         """The client is gone: a queued request leaves the queue, a running one is answered when it is done."""
         request = self._in_flight.get((peer, number))
-        if request is None:
-            return
+        if request is not None:
+            self._cancel(request, now)
+
+    def _cancel(self, request: Request, now: float) -> None:
         request.is_cancelled = True
         if request.worker:
             self._out.append(Send(request.worker, Abandon(request.attempt, request.item)))
+        elif request.version.graph is not None:
+            self._ensembles.cancel(request, now)
         elif request.version.scheduler.remove(request):
             self._fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
 
     def consumed(self, peer: str, message: Consumed) -> None:
         """The client has taken responses of a stream: the model may send as many more."""
         request = self._in_flight.get((peer, message.request))
-        if request is not None and request.worker:
-            self._out.append(Send(request.worker, Credit(request.attempt, request.item, message.responses)))
+        if request is not None:
+            self._credit(request, message.responses)
+
+    def _credit(self, request: Request, responses: int) -> None:
+        if request.worker:
+            self._out.append(Send(request.worker, Credit(request.attempt, request.item, responses)))
+        elif request.version.graph is not None:
+            self._ensembles.consumed(request, responses)
 
     def executed(self, instance: Instance, message: Executed, now: float) -> None:
         """A worker has finished a batch. Raises ProtocolError."""
@@ -257,7 +302,7 @@ class Requests:
             instance.version.scheduler.requeue(request)
         self.dispatch(instance.version, now)
 
-    def frontend_lost(self, peer: str) -> None:
+    def frontend_lost(self, peer: str, now: float) -> None:
         """A frontend is dead: nobody waits for its requests."""
         orphans = [r for (owner, _), r in self._in_flight.items() if owner == peer]
         for request in orphans:
@@ -265,6 +310,8 @@ class Requests:
         for request in orphans:
             if request.worker:
                 self._out.append(Send(request.worker, Abandon(request.attempt, request.item)))
+            elif request.version.graph is not None:
+                self._ensembles.cancel(request, now)
             elif request.version.scheduler.remove(request):
                 self._respond(request, _refusal(request.message, ErrorCode.CANCELLED, ""))
 
@@ -276,19 +323,22 @@ class Requests:
     def held_regions(self) -> set[str]:
         """The regions of responses that wait for those before them."""
         held = [r.response for r in self._in_flight.values() if r.response is not None]
-        return {ref.region for response in held for ref in response.outputs}
+        return {ref.region for response in held for ref in response.outputs}.union(self._ensembles.held_regions())
 
     # ------------------------------------------------------------------------------------------- dispatch
 
     def dispatch_touched(self, now: float) -> None:
         """Dispatch what requests and executions have touched: once for all the messages that came together."""
-        if self._touched:
+        while self._touched:  # ensembles touch the models of their steps
             touched, self._touched = self._touched, {}
             for version in touched:
                 self.dispatch(version, now)
 
     def dispatch(self, version: Version, now: float) -> None:
         """Give queued requests to instances that may take them. Called after every change of state."""
+        if version.graph is not None:
+            self._ensembles.start(version, version.graph, now)
+            return
         scheduler = version.scheduler
         for request in scheduler.expire(now):
             self._fail(request, ErrorCode.UNAVAILABLE, "Request timeout expired", "REJECTED", now)
@@ -365,6 +415,8 @@ class Requests:
             self._timed.add(version)
         for index, request in enumerate(batch):
             request.worker, request.attempt, request.item = peer, number, index
+        if version.pins:
+            self._ensembles.lend(peer, batch)
         items = tuple([self._item(request) for request in batch])
         self._out.append(Send(peer, Execute(number, items)))
 
@@ -416,9 +468,18 @@ class Requests:
             self._respond(request, response)
             return True
         request.responses += 1
-        if not request.is_orphan:
+        if request.step is not None:
+            self._ensembles.responded(request.step, request, response)
+        elif not request.is_orphan:
             self._out.append(Send(request.peer, response))
         return False
+
+    def _answer(self, request: Request, result: Result, now: float) -> None:
+        """A response of an ensemble."""
+        if result.part & _FINAL:
+            epoch_ms = int((now + self._observer.epoch_offset) * 1000)
+            request.version.statistics.executed(request.batch, request.times, epoch_ms)
+        self._deliver(request, result, now)
 
     def _fail(self, request: Request, code: ErrorCode, error: str, reason: str, now: float) -> None:
         request.ended = now
@@ -451,7 +512,9 @@ class Requests:
             self._release(request.client_regions)
         if request.trace is not None or self._observer.logs_access:
             self._observer.answered(request, response)
-        if not request.is_orphan:
+        if request.step is not None:
+            self._ensembles.responded(request.step, request, response)
+        elif not request.is_orphan:
             self._out.append(Send(request.peer, response))
 
     def _release(self, used: tuple[int, ...]) -> None:

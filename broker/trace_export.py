@@ -29,6 +29,8 @@ def triton_events(record: dict[str, Any]) -> list[dict[str, Any]]:
     header = {"id": record["id"], "model_name": record["model_name"], "model_version": record["model_version"]}
     if record["request_id"]:
         header["request_id"] = record["request_id"]
+    if "parent_id" in record:
+        header["parent_id"] = record["parent_id"]
     return [header] + [
         {"id": record["id"], "timestamps": [{"name": name, "ns": ns}]} for name, ns in record["timestamps"]
     ]
@@ -46,7 +48,7 @@ def otlp_spans(record: dict[str, Any]) -> list[dict[str, Any]]:
         "triton.model_name": record["model_name"],
         "triton.model_version": str(record["model_version"]),
         "triton.trace_id": str(record["id"]),
-        "triton.trace_parent_id": "0",
+        "triton.trace_parent_id": str(record.get("parent_id", 0)),
     }
     if record["request_id"]:
         attributes["triton.request_id"] = record["request_id"]

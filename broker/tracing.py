@@ -120,8 +120,19 @@ class Tracing:
         if is_otel:
             record["trace"] = parent[1] if parent else f"{self._random.getrandbits(128):032x}"
             record["parent_span"] = parent[2] if parent else ""
-            record["spans"] = {name: f"{self._random.getrandbits(64):016x}" for name in SPANS}
+            record["spans"] = self._spans()
         return record
+
+    def begin_step(self, parent: dict[str, Any]) -> dict[str, Any]:
+        """The beginning of the record of a step: it is traced when its ensemble is."""
+        self._numbers += 1
+        record: dict[str, Any] = {"id": self._numbers, "parent_id": parent["id"], "is_last": False}
+        if "trace" in parent:
+            record |= {"trace": parent["trace"], "parent_span": parent["spans"]["model"], "spans": self._spans()}
+        return record
+
+    def _spans(self) -> dict[str, str]:
+        return {name: f"{self._random.getrandbits(64):016x}" for name in SPANS}
 
     def context(self, record: dict[str, Any], tracestate: str) -> dict[str, str]:
         """The W3C context that a model sees: the span of its own execution. Empty in mode triton."""
@@ -151,10 +162,10 @@ def finish(record: dict[str, Any], request: Request, error: str, epoch_offset: f
     end = int(request.ended * 1e9)
     start, input_end, output_start, done = request.times
     stamps = [("REQUEST_START", accepted), ("QUEUE_START", accepted)]
-    if request.caller is None:  # else a model has called this one, and no frontend has received anything
+    if request.caller is None and request.step is None:  # else no frontend has received anything
         receive = "GRPC_WAITREAD" if request.peer.startswith("g") else "HTTP_RECV"
         stamps = [(f"{receive}_START", int(message.received * 1e9)), (f"{receive}_END", accepted), *stamps]
-    if start:
+    if start and request.version.graph is None:
         stamps += [
             ("COMPUTE_START", start),
             ("COMPUTE_INPUT_END", input_end),

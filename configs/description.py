@@ -106,6 +106,16 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class EnsembleStep:
+    """One step of an ensemble: a model, its version (-1: the newest), and tensors of the ensemble by its own names."""
+
+    model: str
+    version: int
+    inputs: tuple[tuple[str, str], ...]  # (input of the model, tensor of the ensemble)
+    outputs: tuple[tuple[str, str], ...]  # likewise
+
+
+@dataclass(frozen=True, slots=True)
 class ModelDescription:
     """One model as configured: everything the broker schedules on and everything a worker is told at load."""
 
@@ -127,6 +137,7 @@ class ModelDescription:
     warnings: tuple[str, ...] = ()
     batch_key: str = ""  # the request parameter that is equal within a batch
     tenants: Tenants | None = None
+    steps: tuple[EnsembleStep, ...] = ()  # of an ensemble, which has no instances
 
     def to_wire(self) -> dict[str, Any]:
         """Plain data for msgpack."""
@@ -146,6 +157,7 @@ class ModelDescription:
                 "dynamic_batching": batching and _batching(batching),
                 "warnings": tuple(data["warnings"]),
                 "tenants": data["tenants"] and Tenants(**data["tenants"]),
+                "steps": tuple(_step(s) for s in data["steps"]),
             }
         )
 
@@ -158,6 +170,11 @@ def _batching(data: dict[str, Any]) -> DynamicBatching:
 
 def _instance(data: dict[str, Any]) -> Instance:
     return Instance(**{**data, "resources": tuple(Resource(**resource) for resource in data["resources"])})
+
+
+def _step(data: dict[str, Any]) -> EnsembleStep:
+    inputs, outputs = ([(str(name), str(tensor)) for name, tensor in data[key]] for key in ("inputs", "outputs"))
+    return EnsembleStep(**{**data, "inputs": tuple(inputs), "outputs": tuple(outputs)})
 
 
 def _tensor(data: dict[str, Any]) -> TensorSpec:

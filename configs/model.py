@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from configs import autocomplete, instances, layout, pbtxt, policy, unbuilt, validate
+from configs import autocomplete, ensemble, instances, layout, pbtxt, policy, unbuilt, validate
 from configs.autocomplete import Kind
 from configs.backend_settings import BACKENDS
 from configs.description import DynamicBatching, ModelDescription, QueuePolicy, TensorSpec
@@ -41,11 +41,11 @@ def describe(
 def _describe(directory: Path, config: Node, server: ServerConfig, gpus: Sequence[str]) -> ModelDescription:
     name = directory.name
     versions, warnings = layout.version_directories(directory)
-    _raise_any(what.refusal(name) for what in unbuilt.refused(config))
+    _raise_any([*(what.refusal(name) for what in unbuilt.refused(config)), *ensemble.problems(config, name)])
     kind = _kind(config, name, versions)
     target = instances.Target(name, kind.platform, kind.backend, gpus)
     problems = [*validate.problems(config, name), *_file_problems(config, directory, kind)]
-    groups = _groups(config, target, problems)
+    groups = _groups(config, target, problems) if kind.platform != ensemble.PLATFORM else []
     if any(group["kind"] == "KIND_GPU" for group in groups):
         problems += [what.refusal(name) for what in unbuilt.refused_on_gpu(config)]
     _raise_any(problems)
@@ -73,6 +73,7 @@ def _describe(directory: Path, config: Node, server: ServerConfig, gpus: Sequenc
         warnings=tuple(map(one_line, (*warnings, *(what.hint(name) for what in unbuilt.hints(config))))),
         batch_key=parameters.get(policy.BATCH_KEY, ""),
         tenants=policy.tenants(parameters),
+        steps=ensemble.steps(form),
     )
 
 
@@ -108,6 +109,8 @@ def _named(config: Node, directory: Path) -> Node:
 
 
 def _kind(config: Node, name: str, versions: dict[int, Path]) -> Kind:
+    if config.get("platform") == ensemble.PLATFORM:
+        return Kind(ensemble.PLATFORM, "", "")
     first = min(versions.values(), key=lambda path: path.name, default=None)
     files = os.listdir(first) if first else []
     given = Kind(config.get("platform"), config.get("backend"), config.get("default_model_filename"))
@@ -183,6 +186,12 @@ def _select(config: Node, versions: dict[int, Path], model: str, warnings: list[
 def _normalised(config: Node, kind: Kind, name: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
     """The configuration as it is reported: every default printed, in the order of the schema."""
     form = as_json(config)
+    if kind.platform == ensemble.PLATFORM:
+        form.setdefault("model_transaction_policy", {"decoupled": False})
+        form.setdefault("version_policy", {"latest": {"num_versions": 1}})
+        if not form["ensemble_scheduling"]["max_inflight_requests"]:
+            del form["ensemble_scheduling"]["max_inflight_requests"]  # older clients do not know it
+        return _ordered({**form, "name": name}, "inference.ModelConfig")
     optimization = form.get("optimization") or as_json(
         Node(message("inference.ModelOptimizationPolicy"), {}, config.position)
     )

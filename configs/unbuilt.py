@@ -27,12 +27,12 @@ class Unbuilt(NamedTuple):
 
 _REFUSED = (
     "sequence_batching",
-    "ensemble_scheduling",
     "model_warmup",
     "model_operations",
     "model_repository_agents",
 )
 _HINTS = ("optimization", "model_metrics")
+_HINTS_OF_ENSEMBLES = ("max_inflight_requests",)
 _REFUSED_SWITCHES = (("response_cache", "enable"),)
 _REFUSED_OF_GROUPS = ("passive", "secondary_devices")
 _HINTS_OF_GROUPS = ("host_policy",)
@@ -41,8 +41,6 @@ _HINTS_OF_GROUPS = ("host_policy",)
 def refused(config: Node) -> Iterator[Unbuilt]:
     """What has to be refused in a ModelConfig."""
     yield from _set(config, _REFUSED)
-    if config.get("platform") == "ensemble":
-        yield Unbuilt(config.at("platform"), 'platform: "ensemble"')
     if config.get("runtime") not in ("", f"libtriton_{config.get('backend')}.so"):
         yield Unbuilt(config.at("runtime"), "runtime")
     for block, switch in _REFUSED_SWITCHES:
@@ -61,6 +59,9 @@ def refused_on_gpu(config: Node) -> Iterator[Unbuilt]:
 def hints(config: Node) -> Iterator[Unbuilt]:
     """What a ModelConfig says that changes no answer, and is ignored."""
     yield from _set(config, _HINTS)
+    scheduling: Node | None = config.get("ensemble_scheduling")
+    if scheduling is not None:
+        yield from _set(scheduling, _HINTS_OF_ENSEMBLES)
     for group in config.get("instance_group"):
         yield from _set(group, _HINTS_OF_GROUPS)
 

@@ -176,6 +176,16 @@ class Arena:
         extent.free.release(block.offset // PAGE, block.size // PAGE)
         extent.slots.append(block.slot)
 
+    def pass_on(self, region: str, slot: int, generation: int, reader: str) -> None:
+        """A block that was kept (reader `""`) goes to a reader, or back when that is `""`; nothing if it is not out."""
+        extent, block = self._lent.get((region, slot), (None, None))
+        if extent is None or block is None or block.generation != generation:
+            return
+        if reader:
+            self._lent[region, slot] = extent, block._replace(reader=reader)
+        else:
+            self.release(block)
+
     def collect(self) -> int:
         """Take back the blocks that their readers have marked done. Returns how many."""
         done = [b for _, b in self._lent.values() if b.reader and b.region.done(b.slot) == b.generation]

@@ -5,7 +5,19 @@ import threading
 from collections.abc import Callable, Sequence
 
 from broker.child import Place
-from broker.messages import COMPLETE, ErrorCode, Item, Load, Message, Part, RegionClosed, RegionOpened, Result, Target
+from broker.messages import (
+    COMPLETE,
+    ErrorCode,
+    Item,
+    Load,
+    Message,
+    Part,
+    PassOn,
+    RegionClosed,
+    RegionOpened,
+    Result,
+    Target,
+)
 from shm.arena import INLINE, Arena, ArenaFull, ArenaSettings, Block, inline
 from shm.ref import TensorRef
 from shm.region import name_for
@@ -85,6 +97,13 @@ class Outputs:
         with self._lock:
             for block in blocks:
                 block.release()
+
+    def pass_on(self, message: PassOn) -> None:
+        """A block that was kept for the broker goes to its last reader, or back."""
+        region, slot, generation, reader = message
+        with self._lock:
+            if self._arena is not None:
+                self._arena.pass_on(region, slot, generation, "" if reader in self._gone else reader)
 
     def reader_gone(self, peer: str) -> None:
         """The process `peer` is dead: what it was to read is free, and nothing is kept for it any more."""

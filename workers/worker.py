@@ -29,6 +29,7 @@ from broker.messages import (
     Log,
     Message,
     Part,
+    PassOn,
     PeerGone,
     ReadyChecked,
     RegionClosed,
@@ -92,7 +93,7 @@ class Worker:
 
     # ------------------------------------------------------------------------------------------- messages
 
-    def _handle(self, message: Message) -> None:  # noqa: C901  # one case per message
+    def _handle(self, message: Message) -> None:  # noqa: C901, PLR0912  # one case per message
         """What comes beside the work, perhaps while the main thread executes."""
         match message:
             case RegionOpened(name):
@@ -102,6 +103,8 @@ class Worker:
                 self._connection.send(RegionDropped(name))
             case PeerGone(peer):
                 self._outputs.reader_gone(peer)
+            case PassOn():
+                self._outputs.pass_on(message)
             case Credit():
                 self._streams.credit(message)
             case Abandon(attempt, index):

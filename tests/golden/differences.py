@@ -346,7 +346,6 @@ BETTER: tuple[Difference, ...] = (
 
 UNBUILT: tuple[Difference, ...] = (
     Difference("not built yet: sequence batching", ("sequences/*",)),
-    Difference("not built yet: ensembles", ("ensembles/*",)),
     Difference(
         "not built yet: the extension `sequence`",
         ("core/grpc_queries/server", "core/http_routes/server.GET", "guarded/guarded/server.*"),

@@ -379,8 +379,6 @@ def test_the_transaction_policy(described: Describe, text: str, expected: bool) 
     "text",
     [
         "sequence_batching { }",
-        "ensemble_scheduling { }",
-        'platform: "ensemble"',
         'model_warmup { name: "w" }',
         'model_operations { op_library_filename: "libx.so" }',
         'model_repository_agents { agents { name: "checksum" } }',

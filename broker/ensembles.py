@@ -1,0 +1,382 @@
+"""Requests to ensembles while they run: each step is a request of its own, and starts when its inputs are there.
+
+Tensors stay in the arenas of those who made them. The outputs of steps are held (`blocks`) until the last that reads
+them is done, or are passed on to the client. An ensemble's final response leaves when no step is under way any more,
+so that the client's own inputs are read by nobody then. Pure.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from broker import answers
+from broker.blocks import Blocks
+from broker.graph import RESPONSE, Graph, Plan, Task
+from broker.messages import COMPLETE, ErrorCode, Infer, Part, Response, Result, Target
+from broker.models import Model, Version
+from broker.request import Request
+from broker.validation import Rejected
+from shm.ref import TensorRef
+
+START, END = 1, 2
+"""Flags of a request in a sequence."""
+_Dims = tuple[int, ...] | None
+_SEQUENCE = {"sequence_start": START, "sequence_end": END}
+
+
+class Hooks(NamedTuple):
+    """What `requests` does for ensembles."""
+
+    submit: Callable[["Step", Infer, Version, float], None]
+    """Accept a request of a step. Raises Rejected."""
+    deliver: Callable[[Request, Result, float], Any]
+    """Answer a request to an ensemble."""
+    fail: Callable[[Request, ErrorCode, str, str, float], None]
+    """Answer it with an error; the fourth argument is the reason for the statistics."""
+    cancel: Callable[[Request, float], None]
+    """Nobody waits for the answer to a step's request any more."""
+    consumed: Callable[[Request, int], None]
+    """So many responses of a step's request have gone their way."""
+
+
+@dataclass(slots=True, eq=False)
+class Pass:
+    """One way through the tasks of one label: that of the request, or of one response of a decoupled step."""
+
+    run: "Run"
+    label: int
+    origin: "Step | None"  # whose response it is
+    correlation_id: int | str
+    flags: int
+    tensors: dict[str, TensorRef | None] = field(default_factory=dict)  # None: it will not come
+    waiting: set[Task] = field(default_factory=set)  # not started
+    open: int = 0  # tasks that are not done
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """A task under way, as a request."""
+
+    task: Task
+    way: Pass
+    request: Request | None = None
+
+    @property
+    def parent(self) -> Request:
+        """The request to the ensemble."""
+        return self.way.run.request
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One request to an ensemble."""
+
+    request: Request
+    graph: Graph
+    plan: Plan
+    versions: dict[int, Version] = field(default_factory=dict)  # by step, as when it began
+    steps: set[Step] = field(default_factory=set)  # under way
+    passes: set[Pass] = field(default_factory=set)
+    todo: deque[tuple[Task, Pass]] = field(default_factory=deque)  # tasks whose inputs are there
+    response: tuple[Pass, Result] | None = None  # the next one
+    unconsumed: deque[Pass] = field(default_factory=deque)  # of which the client has a response
+    times: list[int] = field(default_factory=lambda: [0, 0, 0])  # sums of the steps: input, infer, output
+    error: tuple[ErrorCode, str] | None = None
+    is_ending: bool = False  # nothing new is started
+    is_advancing: bool = False
+
+
+class Ensembles:
+    """All that run."""
+
+    def __init__(self, models: dict[str, Model], blocks: Blocks, hooks: Hooks) -> None:
+        """`models` is shared."""
+        self._models = models
+        self._blocks = blocks
+        self._hooks = hooks
+        self._runs: dict[Request, Run] = {}
+        self._numbers = 0
+
+    # ------------------------------------------------------------------------------------------- events
+
+    def start(self, version: Version, graph: Graph, now: float) -> None:
+        """Begin with what is queued for an ensemble."""
+        for request in version.scheduler.drain():
+            self._begin(request, graph, now)
+
+    def responded(self, step: Step, request: Request, response: Response) -> None:
+        """The request of a step is answered, or has a response."""
+        run, now = step.way.run, request.ended
+        if response.code != ErrorCode.OK:
+            self._fail(run, ErrorCode(response.code), response.error, now)
+        elif response.part & Part.CONTENT:
+            self._take(step, response)
+        if response.part & Part.FINAL or response.code != ErrorCode.OK:
+            self._finish_step(step, request)
+        self._advance(run, now)
+
+    def cancel(self, request: Request, now: float) -> None:
+        """Nobody waits for an ensemble any more: steps that wait are given up, others are awaited."""
+        run = self._runs.get(request)
+        if run is not None:
+            self._end(run, now)
+            self._advance(run, now)
+
+    def consumed(self, request: Request, responses: int) -> None:
+        """The client of an ensemble has taken responses: the decoupled steps may send as many more."""
+        run = self._runs.get(request)
+        while run is not None and run.unconsumed and responses:
+            responses -= 1
+            self._close(run.unconsumed.popleft())
+
+    def lend(self, worker: str, batch: Sequence[Request]) -> None:
+        """A worker is about to execute these."""
+        for request in batch:
+            if request.step is not None:
+                self._blocks.announce(request.inputs, worker)
+
+    def held_regions(self) -> Collection[str]:
+        """The regions of tensors that steps are still to read."""
+        return self._blocks.regions
+
+    # ------------------------------------------------------------------------------------------- a run
+
+    def _begin(self, request: Request, graph: Graph, now: float) -> None:
+        message = request.message
+        run = self._runs[request] = Run(request, graph, graph.plan(message.outputs))
+        request.version.executing += 1
+        try:
+            for task in run.plan.tasks:
+                if task.index != RESPONSE:
+                    step = graph.steps[task.index]
+                    version = run.versions[task.index] = answers.look_up(self._models, step.model, step.version)
+                    version.pins += 1
+        except Rejected as error:
+            self._fail(run, error.code, str(error), now)
+        else:
+            way = self._pass(run, 0, None, message.correlation_id, message.flags)
+            given: dict[str, TensorRef | None] = dict.fromkeys(graph.inputs)
+            given |= {ref.name: ref for ref in request.inputs}
+            self._arrive(way, given)
+        self._advance(run, now)
+
+    def _pass(self, run: Run, label: int, origin: Step | None, correlation_id: int | str, flags: int) -> Pass:
+        tasks = run.plan.by_label.get(label, ())
+        way = Pass(run, label, origin, correlation_id, flags, waiting=set(tasks), open=len(tasks))
+        run.passes.add(way)
+        return way
+
+    def _advance(self, run: Run, now: float) -> None:
+        """Start what can be started; answer when nothing is left to be done."""
+        if run.is_advancing or run.request not in self._runs:
+            return
+        run.is_advancing = True
+        while run.todo:
+            self._start(*run.todo.popleft(), now)
+        run.is_advancing = False
+        if not run.steps:
+            self._conclude(run, now)
+        elif run.response is not None and run.graph.decoupled:
+            self._respond(run, Part.CONTENT, now)
+
+    def _arrive(self, way: Pass, tensors: dict[str, TensorRef | None]) -> None:
+        """Tensors are there, or known to be absent: tasks that have all of theirs can start."""
+        way.tensors |= tensors
+        readers = dict.fromkeys(task for tensor in tensors for task in way.run.plan.readers.get(tensor, ()))
+        ready = [task for task in readers if task in way.waiting and way.tensors.keys() >= set(task.tensors)]
+        way.waiting.difference_update(ready)
+        way.run.todo.extend((task, way) for task in ready)
+
+    def _start(self, task: Task, way: Pass, now: float) -> None:
+        run = way.run
+        if task.index == RESPONSE:
+            if run.response is not None:
+                self._respond(run, Part.CONTENT, now)
+            run.response = (way, self._result(task, way))
+            return
+        step = Step(task, way)
+        run.steps.add(step)
+        try:
+            self._hooks.submit(step, self._infer(task, way, now), run.versions[task.index], now)
+        except Rejected as error:
+            run.steps.discard(step)
+            self._drop(task, way)
+            self._fail(run, error.code, str(error), now)
+
+    def _infer(self, task: Task, way: Pass, now: float) -> Infer:
+        """The request of a step: the client's, but for the tensors."""
+        self._numbers += 1
+        message = way.run.request.message
+        version = way.run.versions[task.index]
+        dims = {spec.name: spec.dims for spec in version.signature.inputs}
+        inputs = _fitted(task, way, dims, version.signature.max_batch_size > 0)
+        return message._replace(
+            request=self._numbers,
+            model=version.model,
+            version=version.number,
+            inputs=inputs,
+            outputs=tuple(task.outputs),
+            correlation_id=way.correlation_id,
+            flags=way.flags,
+            is_raw=False,
+            received=now,
+            endpoint="",
+            targets=_targets(task, message.targets),
+        )
+
+    def _result(self, task: Task, way: Pass) -> Result:
+        signature = way.run.request.version.signature
+        dims = {spec.name: spec.dims if spec.reshape is None else spec.reshape for spec in signature.outputs}
+        outputs = _fitted(task, way, dims, signature.max_batch_size > 0)
+        sequence: dict[str, Any] = {"sequence_id": way.correlation_id}
+        sequence |= {name: bool(way.flags & flag) for name, flag in _SEQUENCE.items()}
+        return Result(ErrorCode.OK, "", outputs, sequence if outputs else {})
+
+    def _respond(self, run: Run, part: Part, now: float) -> None:
+        """The next response goes to whoever asked; what it reads is passed on with it."""
+        assert run.response is not None
+        (way, result), run.response = run.response, None
+        request = run.request
+        if request.step is None:
+            for ref in result.outputs:
+                self._blocks.pass_on(ref, request.peer)
+        run.unconsumed.append(way)
+        self._hooks.deliver(request, result._replace(part=part), now)
+        if request.step is not None:  # the ensemble around this one holds them now
+            for ref in result.outputs:
+                self._blocks.drop(ref)
+
+    # ------------------------------------------------------------------------------------------- steps
+
+    def _take(self, step: Step, response: Response) -> None:
+        """A response of a step: its outputs are tensors of the ensemble."""
+        run, way, task = step.way.run, step.way, step.task
+        if run.is_ending:
+            for ref in response.outputs:
+                self._blocks.hold(ref, 0)
+            return
+        if task.index in run.graph.decoupled:
+            way = self._pass(run, task.index + 1, step, way.correlation_id, way.flags)
+        given = {task.outputs[ref.name]: ref for ref in response.outputs if ref.name in task.outputs}
+        given = {tensor: ref for tensor, ref in given.items() if tensor not in way.tensors}
+        for ref in response.outputs:
+            tensor = task.outputs.get(ref.name, "")
+            readers = run.plan.readers.get(tensor, ()) if given.get(tensor) is ref else ()
+            self._blocks.hold(ref, len(readers))
+        _adopt_sequence(way, response.parameters)
+        self._arrive(way, {tensor: given.get(tensor) for tensor in task.outputs.values() if tensor not in way.tensors})
+
+    def _finish_step(self, step: Step, request: Request) -> None:
+        run = step.way.run
+        run.steps.discard(step)
+        self._drop(step.task, step.way)
+        if step.task.index not in run.graph.decoupled and not run.is_ending:  # outputs that have not come will not
+            absent = [t for t in step.task.outputs.values() if t not in step.way.tensors]
+            self._arrive(step.way, dict.fromkeys(absent))
+        began, inputs_ready, outputs_computed, done = request.times
+        parts = (inputs_ready - began, outputs_computed - inputs_ready, done - outputs_computed)
+        run.times = [total + part for total, part in zip(run.times, parts, strict=True)]
+        self._close(step.way)
+
+    def _drop(self, task: Task, way: Pass) -> None:
+        """A task does not need its inputs any more."""
+        for tensor in task.tensors:
+            ref = way.tensors.get(tensor)
+            if ref is not None:
+                self._blocks.drop(ref)
+
+    def _close(self, way: Pass) -> None:
+        """A task is done. After the last the decoupled step behind the pass may send one more response."""
+        way.open -= 1
+        if not way.open:
+            way.run.passes.discard(way)
+            if way.origin is not None and way.origin.request is not None:
+                self._hooks.consumed(way.origin.request, 1)
+
+    # ------------------------------------------------------------------------------------------- the end
+
+    def _fail(self, run: Run, code: ErrorCode, error: str, now: float) -> None:
+        """The first error is the ensemble's."""
+        if run.error is None:
+            run.error = (code, error)
+        self._end(run, now)
+
+    def _end(self, run: Run, now: float) -> None:
+        """Start nothing new and give up what waits."""
+        if run.is_ending:
+            return
+        run.is_ending = True
+        for way in run.passes:
+            for task in way.waiting:
+                self._drop(task, way)
+        for task, way in run.todo:
+            self._drop(task, way)
+        run.todo.clear()
+        if run.response is not None:
+            for ref in run.response[1].outputs:
+                self._blocks.drop(ref)
+            run.response = None
+        for step in list(run.steps):
+            if step.request is not None:
+                self._hooks.cancel(step.request, now)
+
+    def _conclude(self, run: Run, now: float) -> None:
+        """The one final response."""
+        request = run.request
+        del self._runs[request]
+        request.version.executing -= 1
+        for version in run.versions.values():
+            version.pins -= 1
+        if run.error is not None and not request.is_cancelled:
+            code, text = run.error
+            self._hooks.fail(request, code, f"in ensemble '{request.version.model}', {text}", "OTHER", now)
+        elif run.is_ending:
+            self._hooks.fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
+        else:
+            request.times = _stamps(int(request.enqueued * 1e9), run.times)
+            if run.response is not None:
+                self._respond(run, COMPLETE, now)
+            else:
+                self._hooks.deliver(request, Result(ErrorCode.OK, "", (), {}, Part.FINAL), now)
+
+
+def _fitted(task: Task, way: Pass, dims: Mapping[str, _Dims], is_batched: bool) -> tuple[TensorRef, ...]:
+    """What a task reads, as its model wants it: with the model's names, and in a batch or not."""
+    found = [(name, way.tensors[tensor]) for name, tensor in task.inputs]
+    return tuple(
+        [_shaped(ref._replace(name=name), dims.get(name), is_batched) for name, ref in found if ref is not None]
+    )
+
+
+def _shaped(ref: TensorRef, dims: _Dims, is_batched: bool) -> TensorRef:
+    """A tensor between models with and without a batch dimension: one of 1 is added, or taken away."""
+    if dims is None:
+        return ref
+    missing = len(dims) + is_batched - len(ref.shape)
+    if missing == 1 and is_batched:
+        return ref._replace(shape=(1, *ref.shape))
+    if missing == -1 and not is_batched and ref.shape[0] == 1:
+        return ref._replace(shape=ref.shape[1:])
+    return ref
+
+
+def _targets(task: Task, targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Where the client wants outputs of the ensemble that this step makes."""
+    names = {tensor: name for name, tensor in task.outputs.items()}
+    return tuple([target._replace(output=names[target.output]) for target in targets if target.output in names])
+
+
+def _adopt_sequence(way: Pass, parameters: dict[str, Any]) -> None:
+    """A model may say with its response which sequence the rest belongs to."""
+    if type(parameters.get("sequence_id")) in (int, str):
+        way.correlation_id = parameters["sequence_id"]
+    for name, flag in _SEQUENCE.items():
+        if name in parameters:
+            way.flags = way.flags | flag if parameters[name] else way.flags & ~flag
+
+
+def _stamps(begin: int, parts: Sequence[int]) -> tuple[int, int, int, int]:
+    """Times as of one execution, which took as long as those of the steps together."""
+    inputs, infer, outputs = parts
+    return begin, begin + inputs, begin + inputs + infer, begin + inputs + infer + outputs
