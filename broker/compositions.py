@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from broker import answers
 from broker.composition import Composed, Invalid, NotYet, compose
+from broker.effects import Effect, Emit
 from broker.fleet import Fleet
 from broker.models import Model, Version, VersionState
 from configs.description import EnsembleStep
@@ -13,9 +14,10 @@ from configs.description import EnsembleStep
 class Compositions:
     """Brings the ensembles' states up to date with the other models'."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        """The models are the fleet's."""
+    def __init__(self, fleet: Fleet, out: list[Effect]) -> None:
+        """The models are the fleet's; `out` collects the effects."""
         self._fleet = fleet
+        self._out = out
         self._models = fleet.models
 
     def settle(self, is_complete: bool, now: float) -> None:
@@ -40,6 +42,7 @@ class Compositions:
             return False
         except Invalid as error:
             if state is not VersionState.UNAVAILABLE or reason != str(error):
+                self._out.append(Emit("E", f"ensemble '{version.model}' cannot be served: {error}"))
                 self._fleet.fail_version(version, str(error), now)
         return (version.state, version.reason) != (state, reason)
 
@@ -61,6 +64,12 @@ class Compositions:
 
 def _are_ready(models: dict[str, Model], steps: Iterable[EnsembleStep]) -> bool:
     return all(answers.is_model_ready(models, step.model, step.version) for step in steps)
+
+
+def parts(models: dict[str, Model], name: str) -> list[str]:
+    """The models that an ensemble is made of."""
+    description = models[name].description if name in models else None
+    return [step.model for step in description.steps] if description is not None else []
 
 
 def dependents(models: dict[str, Model], names: Iterable[str]) -> list[str]:

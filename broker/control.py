@@ -1,5 +1,8 @@
 """The model repository extension: load and unload on request, and the index of the repository. Pure."""
 
+from collections.abc import Iterable
+
+from broker.compositions import dependents, parts
 from broker.effects import Effect, Send
 from broker.fleet import Fleet
 from broker.messages import (
@@ -22,11 +25,12 @@ _NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabl
 class Control:
     """Loads that clients wait for, and what the repository holds."""
 
-    def __init__(self, fleet: Fleet, is_explicit: bool, out: list[Effect]) -> None:
-        """`is_explicit`: the model control mode allows clients to load and unload."""
+    def __init__(self, fleet: Fleet, is_explicit: bool, out: list[Effect], at_start: Iterable[str] = ()) -> None:
+        """`is_explicit`: the model control mode allows clients to load and unload; `at_start` are loaded already."""
         self._fleet = fleet
         self._is_explicit = is_explicit
         self._out = out
+        self._asked_for = set(at_start)  # models that are loaded for their own sake, not for an ensemble's
         self._considered: dict[str, list[tuple[str, int]]] = {}  # model -> loads that the repository looks into
         self._loading: list[tuple[str, str, int]] = []  # (model, peer, request) that wait for workers
         self.listed: tuple[str, ...] = ()  # the models in the repository
@@ -40,6 +44,7 @@ class Control:
             self._answer(peer, wanted.request, error.code, str(error))
             return
         assert repository is not None
+        self._asked_for.add(name)
         self._considered.setdefault(name, []).append((peer, wanted.request))
         self._out.append(Send(repository, DescribeModel(name, wanted.config, wanted.files)))
 
@@ -65,11 +70,26 @@ class Control:
                 self._answer(peer, request, ErrorCode.UNAVAILABLE, text)
         self._considered.clear()
 
-    def unload(self, wanted: UnloadModel, now: float) -> None:
-        """Take a model out of service; an unknown one is no error. Raises Rejected."""
+    def unload(self, wanted: UnloadModel, now: float) -> list[str]:
+        """Take a model out of service, and the ensembles that it is part of; an unknown one is no error.
+
+        With `unload_dependents` also what was loaded only for them. The models that are unloaded. Raises Rejected.
+        """
         if not self._is_explicit:
             raise Rejected(_NOT_EXPLICIT, ErrorCode.UNAVAILABLE)
-        self._fleet.unload(wanted.model, now)
+        models = self._fleet.models
+        names = [wanted.model, *dependents(models, [wanted.model])]
+        way = list(names) if wanted.unload_dependents else []
+        while way:
+            for part in parts(models, way.pop()):
+                users = dependents(models, [part])
+                if part not in names and not self._asked_for & {part, "*"} and set(users) <= set(names):
+                    names.append(part)
+                    way.append(part)
+        for name in names:
+            self._asked_for.discard(name)
+            self._fleet.unload(name, now)
+        return names
 
     def index(self, question: GetRepositoryIndex) -> list[dict[str, str]]:
         """Every model of the repository and every version that was ever loaded."""
@@ -106,6 +126,8 @@ class Control:
             failures = model.failures if model is not None else {}
             if failures:
                 lines = [f"version {n} is at UNAVAILABLE state: {reason};\n" for n, reason in sorted(failures.items())]
+                if model is not None and model.description is not None and model.description.steps:
+                    lines = [f"{reason}\n" for reason in dict.fromkeys(failures.values())]
                 text = f"load failed for model '{name}': {''.join(lines)}"
                 self._answer(peer, request, ErrorCode.INVALID_ARG, text)
             elif model is None or model.description is None:

@@ -145,8 +145,8 @@ class Core:
         around = (self.models, self._client_regions, self._regions, self._out, self._observer)
         self.requests = Requests(*around) if limiter is None else LimitedRequests(limiter, *around)
         self.fleet = Fleet(self.models, self.requests, config, self._out, self._launch, limiter)
-        self._compositions = Compositions(self.fleet)
-        self.control = Control(self.fleet, config.model_control_mode == "explicit", self._out)
+        self._compositions = Compositions(self.fleet, self._out)
+        self.control = Control(self.fleet, config.model_control_mode == "explicit", self._out, config.load_model)
         self._custom_metrics = CustomMetrics()
         self._readiness = Readiness(self._out)
         self._callers: set[str] = set()  # workers whose models call others: they read and are read as frontends
@@ -424,10 +424,11 @@ class Core:
         self.control.listed = message.models
 
     def _unload(self, peer: Peer, message: UnloadModel, now: float) -> None:
-        self._reply(peer, message.request, lambda: self.control.unload(message, now))
+        unloaded = [message.model]
+        self._reply(peer, message.request, lambda: unloaded.extend(self.control.unload(message, now)))
         repository = self._repository()
         if repository is not None:
-            self._out.append(Send(repository, ForgetModel(message.model)))
+            self._out += [Send(repository, ForgetModel(model)) for model in dict.fromkeys(unloaded)]
 
     def _repository(self) -> str | None:
         return next(iter(self._tokens_of("repository")), None)

@@ -103,7 +103,7 @@ class Watcher:
             if (takes_all or name in wanted) and name not in self._overridden:
                 self._directories[name] = directory
                 messages += self._describe(name)
-        return messages
+        return sorted(messages, key=_is_of_ensemble)
 
     def _wanted(self, is_first: bool) -> tuple[bool, set[str]]:
         """Whether every model is to be served, and those that are by name."""
@@ -141,7 +141,28 @@ class Watcher:
         description = describe(directory, self._entries.get(name), self._config, self._gpus)
         self._overridden.discard(name)
         self._directories[name] = directory
-        return self._tell(description)
+        return [*self._load_parts(description, {name}), *self._tell(description)]
+
+    def _load_parts(self, ensemble: ModelDescription, seen: set[str], is_reload: bool = True) -> list[Message]:
+        """In mode explicit the models of an ensemble are loaded with it; what is missing the broker tells.
+
+        `is_reload`: those that are there already are looked at again. `seen` are the models that are looked at.
+        """
+        messages: list[Message] = []
+        if self._config.model_control_mode != "explicit":
+            return messages
+        for name in [step.model for step in ensemble.steps]:
+            if name in seen or name in self._overridden or (name in self._directories and not is_reload):
+                continue
+            seen.add(name)
+            try:
+                self._directories[name] = self._locate(name)
+            except ConfigError:
+                continue
+            told = self._describe_alone(name)
+            messages += self._load_parts(self._described[name], seen, is_reload) if name in self._described else []
+            messages += told
+        return messages
 
     def _tell(self, description: ModelDescription) -> list[Message]:
         self._rejected.pop(description.name, None)
@@ -162,7 +183,7 @@ class Watcher:
             raise
         self._overridden.add(name)
         self._directories.pop(name, None)
-        return self._tell(description)
+        return [*self._load_parts(description, {name}), *self._tell(description)]
 
     def _unpack(self, name: str, files: Mapping[str, bytes]) -> Path:
         """A model directory of its own for the files of a load request. Raises ConfigError, OSError."""
@@ -234,7 +255,12 @@ class Watcher:
         return messages + self.scan()
 
     def _describe(self, name: str) -> list[Message]:
-        """Tell the broker what a model is, if that is news."""
+        """Tell the broker what a model is, and what an ensemble is made of, if that is news."""
+        messages = self._describe_alone(name)
+        described = self._described.get(name)
+        return messages if described is None else [*self._load_parts(described, {name}, is_reload=False), *messages]
+
+    def _describe_alone(self, name: str) -> list[Message]:
         directory = self._directories[name]
         self._act_on(directory)
         try:
@@ -269,6 +295,11 @@ class Watcher:
             return False
         self._acted_on[file] = now
         return True
+
+
+def _is_of_ensemble(message: Message) -> bool:
+    """What ensembles are made of is to be known before them."""
+    return isinstance(message, ModelDescribed) and bool(message.description["steps"])
 
 
 def stamp(file: Path) -> Stamp | None:

@@ -117,12 +117,16 @@ class TraceFiles:
         """Nothing is written before the first trace."""
         self._path = path
         self._records: list[dict[str, Any]] = []
+        self._traces = 0  # records of requests that are no steps
         self._files = 0
 
     def add(self, record: dict[str, Any], log_frequency: int) -> None:
         """Keep a trace; write a file when enough are there, or when this is the last one that trace_count allows."""
         self._records.append(record)
-        if log_frequency and len(self._records) >= log_frequency:
+        if "parent_id" in record:
+            return  # the steps of an ensemble are part of its trace, and come before it
+        self._traces += 1
+        if log_frequency and self._traces >= log_frequency:
             self._write_next()
         elif record["is_last"] and not log_frequency and not self._files:
             self._write(self._path)  # more may come, when the settings change: then the file is written anew
@@ -138,6 +142,7 @@ class TraceFiles:
         self._write(f"{self._path}.{self._files}")
         self._files += 1
         self._records = []
+        self._traces = 0
 
     def _write(self, path: str) -> None:
         events = [event for record in self._records for event in triton_events(record)]
