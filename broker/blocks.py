@@ -30,6 +30,12 @@ class Blocks:
             self._uses[key] = self._uses.get(key, 0) + uses
             self._settle(key)
 
+    def share(self, ref: TensorRef, uses: int) -> None:
+        """So many more need the block of an input, if it is one that is kept for anybody."""
+        key = _key(ref)
+        if key in self._uses:
+            self._uses[key] += uses
+
     def drop(self, ref: TensorRef) -> None:
         """One of those that needed it does no more. Nothing for tensors that lie elsewhere."""
         key = _key(ref)

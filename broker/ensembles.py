@@ -158,6 +158,8 @@ class Ensembles:
             way = self._pass(run, 0, None, message.correlation_id, message.flags)
             given: dict[str, TensorRef | None] = dict.fromkeys(graph.inputs)
             given |= {ref.name: ref for ref in request.inputs}
+            for ref in request.inputs:
+                self._blocks.share(ref, len(run.plan.readers.get(ref.name, ())))
             self._arrive(way, given)
         self._advance(run, now)
 
