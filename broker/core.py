@@ -392,7 +392,7 @@ class Core:
         self._out.append(Emit(level, f"[{peer.name}] {message.text}"))
 
     def _scanned(self, _peer: Peer, _message: RepositoryScanned, _now: float) -> None:
-        self._is_scanned = True
+        self._is_scanned = self.fleet.is_changed = True  # what is missing now is missing
 
     def _metrics(self) -> list[dict[str, Any]]:
         config = metrics_config.parse(self.config.metrics_config)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from broker.messages import ErrorCode, Execute, LoadFailed, PeerGone, RegionClosed, RegionDropped
+from broker.messages import ErrorCode, Execute, LoadFailed, PassOn, PeerGone, RegionClosed, RegionDropped
 from shm.region import DIRECTORY
 from tests.support.worker import READER, FakeBroker, item, tensor, write_model
 
@@ -78,6 +78,30 @@ def test_blocks_of_a_dead_reader_are_free_again(tmp_path: Path) -> None:
         assert broker.infer(whole).code == ErrorCode.UNAVAILABLE
         broker.send(PeerGone(READER))
         assert broker.infer(whole).code == -1
+
+
+def test_blocks_are_kept_for_the_broker_until_they_are_passed_on(tmp_path: Path) -> None:
+    def is_full() -> bool:
+        return broker.infer(whole).code == ErrorCode.UNAVAILABLE
+
+    with FakeBroker() as broker:
+        broker.loaded("identity", tmp_path, FLOATS, arena=(1 << 16, 1 << 16, 1 << 16))
+        whole = broker.ref("INPUT0", np.ones((1, 1 << 14), dtype=np.float32))
+        for _ in range(2):
+            (kept,) = broker.infer(whole, reader="").outputs
+            place = (kept.region, kept.slot, kept.generation)
+            broker.regions.mark_done(kept)
+            broker.send(PassOn(*place[:2], kept.generation + 1, ""), PassOn("other", *place[1:], ""))
+            assert is_full()
+            broker.send(PassOn(*place, ""))
+        kept_result = broker.infer(whole, reader="")
+        (kept,) = kept_result.outputs
+        broker.send(PassOn(kept.region, kept.slot, kept.generation, READER))
+        assert is_full()
+        broker.arrays(kept_result)
+        (kept,) = broker.infer(whole, reader="").outputs
+        broker.send(PeerGone("dead"), PassOn(kept.region, kept.slot, kept.generation, "dead"))
+        assert not is_full()
 
 
 def test_inputs_in_a_region_that_is_gone(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from broker.messages import RegionOpened
 from shm import copies
 from tests.support.worker import ThreadBroker, item, tensor, write_model
 
@@ -30,6 +31,18 @@ def test_identity(tmp_path: Path, counted: dict[str, int]) -> None:
         broker.loaded("identity", tmp_path, CONFIG)
         broker.arrays(broker.infer(broker.ref("INPUT__0", PAYLOAD)))
     assert counted == {"arena": SIZE}
+
+
+def test_a_step_reads_what_another_worker_has_made(tmp_path: Path, counted: dict[str, int]) -> None:
+    """Two workers as the steps of an ensemble: one copy for each output, none in between."""
+    with ThreadBroker() as first, ThreadBroker() as second:
+        first.loaded("identity", tmp_path, CONFIG)
+        second.loaded("identity", tmp_path, CONFIG)
+        (made,) = first.infer(first.ref("INPUT__0", PAYLOAD), reader="").outputs
+        second.send(RegionOpened(made.region))
+        found = second.arrays(second.infer(made._replace(name="INPUT__0")))
+        assert found["OUTPUT__0"].shape == PAYLOAD.shape
+        assert counted == {"arena": 2 * SIZE}
 
 
 def test_onnxruntime(tmp_path: Path, counted: dict[str, int]) -> None:

@@ -25,6 +25,7 @@ from broker.messages import (
     Item,
     Load,
     Loaded,
+    LoadFailed,
     Message,
     ModelDescribed,
     Part,
@@ -112,6 +113,7 @@ class EnsembleWorld:
         self.failing: dict[str, tuple[ErrorCode, str]] = {}  # models that answer with an error
         self.missing: set[tuple[str, str]] = set()  # (model, output) that is left out
         self.answers: dict[str, int] = {}  # decoupled model -> how many responses it sends
+        self.loads_fail: LoadFailed | None = None
         self.frontend = ""
         self.repository = ""
         self.parameters: list[Item] = []  # every item that was executed
@@ -161,6 +163,8 @@ class EnsembleWorld:
 
     def _hear(self, worker: Worker, message: Message) -> None:
         match message:
+            case Load() if self.loads_fail is not None:
+                self.handle(worker.token, self.loads_fail)
             case Load():
                 self.handle(worker.token, Loaded((), (), {}, False), RegionOpened(worker.region))
             case Execute():

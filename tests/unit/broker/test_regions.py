@@ -64,6 +64,38 @@ def test_a_dead_workers_region_stays_while_a_response_in_it_is_held_back() -> No
     assert regions.close_orphans(["h1"], NOBODY) == []
 
 
+def test_a_worker_hears_once_of_a_region_that_it_is_to_read_and_of_its_end() -> None:
+    regions = Regions()
+    regions.opened("w1", A, ["h1"])
+    assert regions.lend(A, "w2") == [Send("w2", RegionOpened(A))]
+    assert regions.lend(A, "w2") == []
+    assert regions.owner(A) == "w1"
+    assert regions.closed("w1", A, ["h1"]) == [Send("h1", RegionClosed(A)), Send("w2", RegionClosed(A))]
+
+
+def test_a_dead_workers_region_can_be_lent_as_long_as_it_is_held() -> None:
+    regions = Regions()
+    regions.opened("w1", A, ["h1"])
+    regions.lend(A, "w2")
+    regions.worker_lost("w1")
+    assert regions.owner(A) is None
+    assert regions.close_orphans(["h1"], [A]) == []
+    regions.worker_lost("w2")
+    assert regions.lend(A, "w3") == [Send("w3", RegionOpened(A))]
+    assert regions.close_orphans(["h1"], NOBODY) == [Send("h1", RegionClosed(A)), Send("w3", RegionClosed(A))]
+    assert regions.dropped("h1", A) == [Unlink(A)]
+
+
+def test_what_a_dead_caller_has_lent_is_not_closed_before_the_rest() -> None:
+    regions = Regions()
+    regions.opened("w1", A, ["h1", "w2", "w3"])
+    regions.lend(A, "w2")
+    assert regions.caller_lost("w1", ["w2", "w3"], []) == [Send("w2", PeerGone("w1")), Send("w3", PeerGone("w1"))]
+    regions.worker_lost("w1")
+    closed = [Send(reader, RegionClosed(A)) for reader in ("h1", "w2", "w3")]
+    assert regions.close_orphans(["h1"], NOBODY) == closed
+
+
 def test_without_frontends_a_dead_workers_region_goes_at_once() -> None:
     regions = Regions()
     regions.opened("w1", A, [])

@@ -93,6 +93,17 @@ def test_with_a_frequency_there_are_numbered_files(tmp_path: Path) -> None:
     }
 
 
+def test_steps_are_written_with_their_ensemble_and_name_it(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    files = TraceFiles(str(path))
+    for each in (record(2, parent_id=1), record(3, parent_id=1), record(1), record(5, parent_id=4), record(4)):
+        files.add(each, 1)
+    assert ids(tmp_path / "t.0") == [2, 3, 1]
+    assert ids(tmp_path / "t.1") == [5, 4]
+    assert triton_events(record(2, parent_id=1))[0]["parent_id"] == 1
+    assert "parent_id" not in triton_events(record(1))[0]
+
+
 def test_no_trace_makes_no_file(tmp_path: Path) -> None:
     TraceFiles(str(tmp_path / "t")).close()
     assert not list(tmp_path.iterdir())

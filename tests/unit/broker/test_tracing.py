@@ -193,6 +193,20 @@ def test_the_context_of_a_client_is_continued_whatever_the_rate() -> None:
     assert tracing.context(record, "a=1") == context
 
 
+def test_a_step_belongs_to_the_trace_of_its_ensemble() -> None:
+    for mode, file in (("triton", "t"), ("opentelemetry", "")):
+        tracing = Tracing(TraceConfig(mode=mode, file=file, level="TIMESTAMPS", rate=1), seed=1)
+        parent = tracing.begin("e", "")
+        assert parent is not None
+        step = tracing.begin_step(parent)
+        assert (step["id"], step["parent_id"], step["is_last"]) == (2, 1, False)
+        if mode == "opentelemetry":
+            assert step["trace"] == parent["trace"]
+            assert step["parent_span"] == parent["spans"]["model"]
+            assert step["spans"].keys() == parent["spans"].keys()
+            assert not set(step["spans"].values()) & set(parent["spans"].values())
+
+
 def test_a_later_version_of_the_header_may_say_more() -> None:
     record = Tracing(OTEL, 1).begin("m", f"01-{TRACE}-{SPAN}-01-more")
     assert record is not None
