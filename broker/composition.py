@@ -44,6 +44,9 @@ def compose(description: ModelDescription, models: Mapping[str, Model], is_compl
         if not is_complete:
             raise NotYet
         raise Invalid(f"ensemble {name} contains models that are not available or ambiguous: {', '.join(missing)}")
+    returned = {spec.name for spec in description.inputs} & {spec.name for spec in description.outputs}
+    if returned:
+        raise Invalid(f"in ensemble {name}, {', '.join(sorted(returned))} cannot be both an input and an output")
     parts = [_part(name, step, models[step.model]) for step in description.steps]
     for part in parts:
         limit = part.signature.max_batch_size

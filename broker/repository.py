@@ -159,7 +159,7 @@ class Watcher:
                 self._directories[name] = self._locate(name)
             except ConfigError:
                 continue
-            told = self._describe_alone(name)
+            told = self._describe_alone(name, is_news=is_reload)
             messages += self._load_parts(self._described[name], seen, is_reload) if name in self._described else []
             messages += told
         return messages
@@ -260,14 +260,14 @@ class Watcher:
         described = self._described.get(name)
         return messages if described is None else [*self._load_parts(described, {name}, is_reload=False), *messages]
 
-    def _describe_alone(self, name: str) -> list[Message]:
+    def _describe_alone(self, name: str, is_news: bool = False) -> list[Message]:
         directory = self._directories[name]
         self._act_on(directory)
         try:
             description = describe(directory, self._entries.get(name), self._config, self._gpus)
         except ConfigError as error:
             return self._reject(name, str(error))
-        is_news = name in self._rejected or self._described.get(name) != description
+        is_news = is_news or name in self._rejected or self._described.get(name) != description
         return self._tell(description) if is_news else []
 
     def _act_on(self, directory: Path) -> None:

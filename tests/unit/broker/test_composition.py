@@ -68,6 +68,10 @@ def around(name: str, part: str, *dims: int, **more: Any) -> ModelDescription:
             "ensemble e allows maximum batch size 16, but it contains model m which only allows maximum batch size "
             "to be 8",
         ),
+        (
+            [ADD, ensemble("e", "X", "X O", Step("add", {"IN": "X"}, {"OUT": "O"}))],
+            "in ensemble e, X cannot be both an input and an output",
+        ),
         ([around("e", "e")], "circular dependency between ensembles: e -> ... -> e -> e"),
         (
             [

@@ -21,6 +21,7 @@ from broker.messages import (
 )
 from configs.description import ModelDescription
 from tests.unit.broker.describe import description, infer
+from tests.unit.broker.ensemble_world import Step, ensemble
 from tests.unit.broker.world import Process, World
 
 
@@ -104,6 +105,62 @@ def test_a_load_of_what_is_loaded_already_is_answered_at_once() -> None:
     client.describe(description("a"))
     assert client.said(number) == (ErrorCode.OK, "")
     assert len(client.world.workers) == 1
+
+
+def parts(name: str, *models: str) -> ModelDescription:
+    """An ensemble of these models."""
+    tensors = ["IN", *[f"t{number}" for number in range(1, len(models))], "OUT"]
+    steps = [Step(model, {"IN": tensors[i]}, {"OUT": tensors[i + 1]}) for i, model in enumerate(models)]
+    return ensemble(name, "IN", "OUT", *steps)
+
+
+def states(client: Client) -> dict[str, str]:
+    return {row["name"]: row.get("reason") or row["state"] for row in client.index()}
+
+
+def test_a_load_of_an_ensemble_is_answered_when_its_models_are_there() -> None:
+    client = Client()
+    number = client.load("e")
+    client.found(ModelDescribed(description("a").to_wire()))
+    client.describe(parts("e", "a"))
+    assert number not in client.answers
+    client.boot()
+    assert client.said(number) == (ErrorCode.OK, "")
+    assert states(client) == {"a": "READY", "e": "READY"}
+
+
+def test_a_load_of_an_ensemble_that_cannot_be_served_says_why() -> None:
+    client = Client()
+    number = client.load("e")
+    client.describe(parts("e", "nothing"))
+    error = "load failed for model 'e': ensemble e contains models that are not available or ambiguous: nothing\n"
+    assert client.said(number) == (ErrorCode.INVALID_ARG, error)
+
+
+def test_ensembles_are_unloaded_with_any_of_their_models() -> None:
+    client = Client("explicit", description("a"), description("b"), parts("e", "a", "b"), parts("f", "e"))
+    assert set(states(client).values()) == {"READY"}
+    client.unload("a")
+    client.world.settle()
+    assert states(client) == {"a": "unloaded", "b": "READY", "e": "unloaded", "f": "unloaded"}
+    assert [each.model for each in client.told if isinstance(each, ForgetModel)] == ["a", "e", "f"]
+
+
+def test_unload_dependents_takes_what_was_loaded_only_for_the_ensemble() -> None:
+    client = Client("explicit", *[description(name) for name in "abc"])
+    for name, models in (("e", "ab"), ("f", "bc"), ("g", "e")):
+        client.load(name)
+        client.describe(parts(name, *models))
+    client.load("c")
+    client.describe(description("c"))
+    client.ask(UnloadModel, "f", True)
+    client.world.settle()
+    kept = {"a": "READY", "b": "READY", "c": "READY", "e": "READY", "g": "READY"}
+    assert states(client) == {**kept, "f": "unloaded"}
+    client.ask(UnloadModel, "e", True)
+    client.world.settle()
+    gone = dict.fromkeys("abefg", "unloaded")
+    assert states(client) == {**gone, "c": "READY"}
 
 
 def test_a_load_that_fails_names_every_version_and_is_held_against_the_server_until_it_is_unloaded() -> None:

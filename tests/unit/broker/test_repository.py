@@ -116,6 +116,70 @@ def test_a_star_is_every_model(tmp_path: Path) -> None:
     assert short(repository.watcher.scan(is_first=True))[1:] == [("described", "a"), ("described", "b")]
 
 
+def ensemble(*models: str) -> str:
+    """A configuration with these models one after the other."""
+    tensors = ["A", *[f"t{number}" for number in range(1, len(models))], "Z"]
+    steps = " ".join(
+        f'step {{ model_name: "{model}" model_version: -1 input_map {{ key: "IN" value: "{tensors[i]}" }} '
+        f'output_map {{ key: "OUT" value: "{tensors[i + 1]}" }} }}'
+        for i, model in enumerate(models)
+    )
+    io = [f'{field} {{ name: "{name}" data_type: TYPE_FP32 dims: [ -1 ] }}' for field, name in IO]
+    return f'platform: "ensemble" {" ".join(io)} ensemble_scheduling {{ {steps} }}'
+
+
+IO = (("input", "A"), ("output", "Z"))
+
+
+def test_ensembles_are_described_after_their_models(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, "none")
+    repository.write("a", ensemble("b", "c"))
+    for name in ("b", "c"):
+        repository.write(name)
+    found = short(repository.watcher.scan(is_first=True))[1:]
+    assert found == [("described", "b"), ("described", "c"), ("described", "a")]
+
+
+def test_mode_explicit_loads_the_models_of_an_ensemble_with_it(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, "explicit", load_model=("top",))
+    repository.write("top", ensemble("below", "c"))
+    repository.write("below", ensemble("a", "missing", "top"))
+    for name in ("a", "b", "c"):
+        repository.write(name)
+    found = short(repository.watcher.scan(is_first=True))[1:]
+    assert sorted(found) == [("described", name) for name in ("a", "below", "c", "top")]
+    repository.watcher.forget("a")
+    assert short(repository.load("top")) == [
+        ("described", "a"),
+        ("described", "below"),
+        ("described", "c"),
+        ("described", "top"),
+        ("considered", "top"),
+    ]
+
+
+def test_a_model_of_an_ensemble_that_is_wrong_is_rejected_by_itself(repository: Repository) -> None:
+    repository.write("top", ensemble("a", "b"))
+    repository.write("a", "nonsense")
+    repository.write("b")
+    assert short(repository.load("top")) == [
+        ("rejected", "a"),
+        ("described", "b"),
+        ("described", "top"),
+        ("considered", "top"),
+    ]
+
+
+def test_an_ensemble_that_is_edited_brings_its_new_models(repository: Repository) -> None:
+    directory = repository.write("top", ensemble("a"))
+    repository.write("a")
+    repository.write("b")
+    repository.load("top")
+    (directory / "config.pbtxt").write_text(ensemble("a", "b"))
+    repository.watcher.look()
+    assert short(repository.watcher.look()) == [("described", "b"), ("described", "top")]
+
+
 def test_mode_poll_finds_what_is_added_changed_and_removed(tmp_path: Path) -> None:
     repository = Repository(tmp_path, "poll")
     a = repository.write("a")
