@@ -122,6 +122,8 @@ class Ensembles:
         if run is not None:
             self._end(run, now)
             self._advance(run, now)
+        elif request.version.scheduler.remove(request):  # it has not begun
+            self._hooks.fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
 
     def consumed(self, request: Request, responses: int) -> None:
         """The client of an ensemble has taken responses: the decoupled steps may send as many more."""

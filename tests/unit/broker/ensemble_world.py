@@ -133,7 +133,7 @@ class EnsembleWorld:
         """A peer sends something."""
         for message in messages:
             self.now += 0.001
-            self.apply(self.core.handle(token, message, self.now))
+            self.apply(self.core.handle(token, [message], self.now))
 
     def apply(self, effects: list[Effect]) -> None:  # noqa: C901  # one case per effect
         for effect in effects:
@@ -193,12 +193,14 @@ class EnsembleWorld:
 
     # ------------------------------------------------------------------------------------------- the client
 
-    def ask(self, name: str, inputs: str, **more: Any) -> Asked:
-        """A request whose inputs, `X Y`, have their own names as terms."""
+    def ask(self, name: str, inputs: str, is_cancelled: bool = False, **more: Any) -> Asked:
+        """A request whose inputs, `X Y`, have their own names as terms; perhaps cancelled with the same breath."""
         number = len(self.asked) + 1
         refs = tuple([TensorRef(each, "FP32", (4,), 16, None, f"client-{number}-{each}") for each in inputs.split()])
         asked = self.asked[number] = Asked(number, [], [])
-        self.handle(self.frontend, infer(number, name, inputs=refs, received=self.now, **more))
+        request = infer(number, name, inputs=refs, received=self.now, **more)
+        messages = [request, Cancel(number)] if is_cancelled else [request]
+        self.apply(self.core.handle(self.frontend, messages, self.now))
         return asked
 
     def cancel(self, asked: Asked) -> None:

@@ -151,6 +151,14 @@ def test_a_request_whose_step_is_queued_is_cancelled_at_once() -> None:
     world.check_settled()
 
 
+def test_a_request_that_is_cancelled_in_the_moment_in_which_it_comes() -> None:
+    world = EnsembleWorld(ADD, CHAIN)
+    asked = world.ask("chain", "X", is_cancelled=True)
+    assert asked.results == [(ErrorCode.CANCELLED, "")]
+    assert not world.busy()
+    world.check_settled()
+
+
 # ----------------------------------------------------------------------------------------------- decoupled steps
 
 
@@ -260,6 +268,8 @@ def test_statistics_count_the_ensemble_once_and_each_step() -> None:
     world = EnsembleWorld(ADD, CHAIN)
     world.ask("chain", "X")
     world.settle()
+    for name in ("chain", "add"):
+        world.core.models[name].versions[1].statistics.settle()
     chain, add = (world.core.models[name].versions[1].statistics for name in ("chain", "add"))
     assert (chain.execution_count, chain.inference_count, chain.success.count) == (1, 1, 1)
     assert (add.execution_count, add.success.count) == (2, 2)
