@@ -5,30 +5,24 @@ them is done, or are passed on to the client. An ensemble's final response leave
 so that the client's own inputs are read by nobody then. Pure.
 """
 
-from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from broker import answers
 from broker.blocks import Blocks
-from broker.graph import RESPONSE, Graph, Plan, Task
-from broker.messages import COMPLETE, ErrorCode, Infer, Part, Response, Result, Target
+from broker.graph import RESPONSE, Graph, Task
+from broker.messages import COMPLETE, ErrorCode, Infer, Part, Response, Result
 from broker.models import Model, Version
 from broker.request import Request
+from broker.runs import Pass, Run, Step, adopt_sequence, fitted, sequence_of, stamps, targets
 from broker.validation import Rejected
 from shm.ref import TensorRef
-
-START, END = 1, 2
-"""Flags of a request in a sequence."""
-_Dims = tuple[int, ...] | None
-_SEQUENCE = {"sequence_start": START, "sequence_end": END}
 
 
 class Hooks(NamedTuple):
     """What `requests` does for ensembles."""
 
-    submit: Callable[["Step", Infer, Version, float], None]
+    submit: Callable[[Step, Infer, Version, float], None]
     """Accept a request of a step. Raises Rejected."""
     deliver: Callable[[Request, Result, float], Any]
     """Answer a request to an ensemble."""
@@ -38,53 +32,6 @@ class Hooks(NamedTuple):
     """Nobody waits for the answer to a step's request any more."""
     consumed: Callable[[Request, int], None]
     """So many responses of a step's request have gone their way."""
-
-
-@dataclass(slots=True, eq=False)
-class Pass:
-    """One way through the tasks of one label: that of the request, or of one response of a decoupled step."""
-
-    run: "Run"
-    label: int
-    origin: "Step | None"  # whose response it is
-    correlation_id: int | str
-    flags: int
-    tensors: dict[str, TensorRef | None] = field(default_factory=dict)  # None: it will not come
-    waiting: set[Task] = field(default_factory=set)  # not started
-    open: int = 0  # tasks that are not done
-
-
-@dataclass(slots=True, eq=False)
-class Step:
-    """A task under way, as a request."""
-
-    task: Task
-    way: Pass
-    request: Request | None = None
-
-    @property
-    def parent(self) -> Request:
-        """The request to the ensemble."""
-        return self.way.run.request
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """One request to an ensemble."""
-
-    request: Request
-    graph: Graph
-    plan: Plan
-    versions: dict[int, Version] = field(default_factory=dict)  # by step, as when it began
-    steps: set[Step] = field(default_factory=set)  # under way
-    passes: set[Pass] = field(default_factory=set)
-    todo: deque[tuple[Task, Pass]] = field(default_factory=deque)  # tasks whose inputs are there
-    response: tuple[Pass, Result] | None = None  # the next one
-    unconsumed: deque[Pass] = field(default_factory=deque)  # of which the client has a response
-    times: list[int] = field(default_factory=lambda: [0, 0, 0])  # sums of the steps: input, infer, output
-    error: tuple[ErrorCode, str] | None = None
-    is_ending: bool = False  # nothing new is started
-    is_advancing: bool = False
 
 
 class Ensembles:
@@ -167,7 +114,7 @@ class Ensembles:
 
     def _pass(self, run: Run, label: int, origin: Step | None, correlation_id: int | str, flags: int) -> Pass:
         tasks = run.plan.by_label.get(label, ())
-        way = Pass(run, label, origin, correlation_id, flags, waiting=set(tasks), open=len(tasks))
+        way = Pass(run, origin, correlation_id, flags, waiting=set(tasks), open=len(tasks))
         run.passes.add(way)
         return way
 
@@ -214,7 +161,7 @@ class Ensembles:
         message = way.run.request.message
         version = way.run.versions[task.index]
         dims = {spec.name: spec.dims for spec in version.signature.inputs}
-        inputs = _fitted(task, way, dims, version.signature.max_batch_size > 0)
+        inputs = fitted(task, way, dims, version.signature.max_batch_size > 0)
         return message._replace(
             request=self._numbers,
             model=version.model,
@@ -226,16 +173,14 @@ class Ensembles:
             is_raw=False,
             received=now,
             endpoint="",
-            targets=_targets(task, message.targets),
+            targets=targets(task, message.targets),
         )
 
     def _result(self, task: Task, way: Pass) -> Result:
         signature = way.run.request.version.signature
         dims = {spec.name: spec.dims if spec.reshape is None else spec.reshape for spec in signature.outputs}
-        outputs = _fitted(task, way, dims, signature.max_batch_size > 0)
-        sequence: dict[str, Any] = {"sequence_id": way.correlation_id}
-        sequence |= {name: bool(way.flags & flag) for name, flag in _SEQUENCE.items()}
-        return Result(ErrorCode.OK, "", outputs, sequence if outputs else {})
+        outputs = fitted(task, way, dims, signature.max_batch_size > 0)
+        return Result(ErrorCode.OK, "", outputs, sequence_of(way) if outputs else {})
 
     def _respond(self, run: Run, part: Part, now: float) -> None:
         """The next response goes to whoever asked; what it reads is passed on with it."""
@@ -268,7 +213,7 @@ class Ensembles:
             tensor = task.outputs.get(ref.name, "")
             readers = run.plan.readers.get(tensor, ()) if given.get(tensor) is ref else ()
             self._blocks.hold(ref, len(readers))
-        _adopt_sequence(way, response.parameters)
+        adopt_sequence(way, response.parameters)
         self._arrive(way, {tensor: given.get(tensor) for tensor in task.outputs.values() if tensor not in way.tensors})
 
     def _finish_step(self, step: Step, request: Request) -> None:
@@ -338,49 +283,8 @@ class Ensembles:
         elif run.is_ending:
             self._hooks.fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
         else:
-            request.times = _stamps(int(request.enqueued * 1e9), run.times)
+            request.times = stamps(int(request.enqueued * 1e9), run.times)
             if run.response is not None:
                 self._respond(run, COMPLETE, now)
             else:
                 self._hooks.deliver(request, Result(ErrorCode.OK, "", (), {}, Part.FINAL), now)
-
-
-def _fitted(task: Task, way: Pass, dims: Mapping[str, _Dims], is_batched: bool) -> tuple[TensorRef, ...]:
-    """What a task reads, as its model wants it: with the model's names, and in a batch or not."""
-    found = [(name, way.tensors[tensor]) for name, tensor in task.inputs]
-    return tuple(
-        [_shaped(ref._replace(name=name), dims.get(name), is_batched) for name, ref in found if ref is not None]
-    )
-
-
-def _shaped(ref: TensorRef, dims: _Dims, is_batched: bool) -> TensorRef:
-    """A tensor between models with and without a batch dimension: one of 1 is added, or taken away."""
-    if dims is None:
-        return ref
-    missing = len(dims) + is_batched - len(ref.shape)
-    if missing == 1 and is_batched:
-        return ref._replace(shape=(1, *ref.shape))
-    if missing == -1 and not is_batched and ref.shape[0] == 1:
-        return ref._replace(shape=ref.shape[1:])
-    return ref
-
-
-def _targets(task: Task, targets: Sequence[Target]) -> tuple[Target, ...]:
-    """Where the client wants outputs of the ensemble that this step makes."""
-    names = {tensor: name for name, tensor in task.outputs.items()}
-    return tuple([target._replace(output=names[target.output]) for target in targets if target.output in names])
-
-
-def _adopt_sequence(way: Pass, parameters: dict[str, Any]) -> None:
-    """A model may say with its response which sequence the rest belongs to."""
-    if type(parameters.get("sequence_id")) in (int, str):
-        way.correlation_id = parameters["sequence_id"]
-    for name, flag in _SEQUENCE.items():
-        if name in parameters:
-            way.flags = way.flags | flag if parameters[name] else way.flags & ~flag
-
-
-def _stamps(begin: int, parts: Sequence[int]) -> tuple[int, int, int, int]:
-    """Times as of one execution, which took as long as those of the steps together."""
-    inputs, infer, outputs = parts
-    return begin, begin + inputs, begin + inputs + infer, begin + inputs + infer + outputs

@@ -6,7 +6,7 @@ from broker import answers, calls
 from broker.blocks import Blocks
 from broker.client_regions import ClientRegions
 from broker.effects import Effect, Emit, Kill, Send
-from broker.ensembles import Ensembles, Hooks, Step
+from broker.ensembles import Ensembles, Hooks
 from broker.messages import (
     Abandon,
     Consumed,
@@ -26,6 +26,7 @@ from broker.models import Attempt, Instance, Model, Version
 from broker.queue import QueueFull
 from broker.regions import Regions
 from broker.request import Request
+from broker.runs import Step
 from broker.validation import Rejected, prefix, restore_shape
 from shm.ref import TensorRef
 
