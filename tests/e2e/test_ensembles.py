@@ -70,6 +70,14 @@ SOURCES = {
     def execute(self, requests):
         return [answer(OUT=call("line", array(r)) * 2) for r in requests]
 """,
+    # the last value of each response of a decoupled ensemble
+    "gather": """
+    def execute(self, requests):
+        inputs = [pb_utils.Tensor("IN", array(requests[0]))]
+        request = pb_utils.InferenceRequest(inputs=inputs, requested_output_names=["OUT"], model_name="stream")
+        found = [r.output_tensors()[0].as_numpy() for r in request.exec(decoupled=True) if r.output_tensors()]
+        return [answer(OUT=np.array([each[-1] for each in found], np.float32))]
+""",
     "itself": """
     def execute(self, requests):
         return [answer(OUT=call("around", array(r))) for r in requests]
@@ -180,6 +188,13 @@ def test_models_that_call_ensembles_in_ensembles(client: Client) -> None:
     given = values()
     np.testing.assert_array_equal(client.infer("caller", {"IN": given})["OUT"], -given * 2)
     np.testing.assert_array_equal(client.infer("calling", {"IN": given})["OUT"], -(given + 1) * 2)
+
+
+def test_a_model_takes_the_stream_of_an_ensemble(client: Client) -> None:
+    given = values()
+    given[0] = 49
+    found = client.infer("gather", {"IN": given})["OUT"]
+    np.testing.assert_array_equal(np.sort(found), given[-1] + 1 + np.arange(50))
 
 
 def test_a_call_that_would_wait_for_itself_is_an_error(client: Client) -> None:

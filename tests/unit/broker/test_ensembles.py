@@ -246,7 +246,52 @@ def test_a_decoupled_step_that_dies_in_the_middle_ends_the_ensemble() -> None:
     world.check_settled()
 
 
+def test_a_frontend_that_dies_leaves_nothing_of_its_ensembles() -> None:
+    world = EnsembleWorld(TWO, SUM, FORK)
+    world.ask("fork", "X")
+    world.work(world.busy()[0])
+    world.kill_frontend()
+    world.settle()
+    assert len(world.parameters) == 2
+    world.check_settled()
+    asked = world.ask("fork", "X")
+    world.settle()
+    assert len(asked.results) == 1
+    world.check_settled()
+
+
 # ----------------------------------------------------------------------------------------------- models come and go
+
+
+def test_a_server_that_stops_finishes_its_ensembles() -> None:
+    world = EnsembleWorld(ADD, CHAIN)
+    asked = world.ask("chain", "X")
+    world.apply(world.core.drain("SIGTERM", world.now))
+    refused = world.ask("chain", "X")
+    world.settle()
+    assert asked.results == [{"O": "add.OUT(IN=add.OUT(IN=X))"}]
+    assert refused.results[0][0] is ErrorCode.UNAVAILABLE
+    world.check_settled()
+
+
+def test_an_ensemble_that_is_edited_changes_when_no_request_sees_it() -> None:
+    world = EnsembleWorld(ADD, CHAIN)
+    before = world.ask("chain", "X")
+    single = ensemble("chain", "X", "O", Step("add", {"IN": "X"}, {"OUT": "O"}), fingerprint="b")
+    world.describe(single)
+    after = world.ask("chain", "X")
+    world.settle()
+    assert before.results == [{"O": "add.OUT(IN=add.OUT(IN=X))"}]
+    assert after.results == [{"O": "add.OUT(IN=X)"}]
+    world.tick(1.0)
+    assert not world.core.models["chain"].retiring
+    world.describe(ensemble("chain", "X", "O", Step("nothing", {"IN": "X"}, {"OUT": "O"}), fingerprint="c"))
+    assert world.state("chain") == ("READY", "")
+    assert "contains models that are not available" in world.core.models["chain"].rejected
+    kept = world.ask("chain", "X")
+    world.settle()
+    assert kept.results == [{"O": "add.OUT(IN=X)"}]
+    world.check_settled()
 
 
 def test_a_model_that_is_unloaded_finishes_the_ensembles_under_way() -> None:

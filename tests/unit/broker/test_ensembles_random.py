@@ -128,27 +128,34 @@ def test_whatever_happens_every_request_is_answered_once_and_no_memory_is_left(d
             ErrorCode.INTERNAL,
             "no",
         )
-    is_troubled = bool(world.failing)
-    cancelled: set[int] = set()
+    is_troubled, cancelled = bool(world.failing), set[int]()
     for _ in range(40):
-        busy = world.busy()
-        if not busy:
+        if not world.busy():
             break
-        match data.draw(st.sampled_from(["work", "work", "work", "kill", "cancel"])):
-            case "work":
-                world.work(data.draw(st.sampled_from(busy)))
-            case "kill":
-                is_troubled = True
-                world.kill(data.draw(st.sampled_from(busy)), data.draw(st.booleans()))
-            case "cancel":
-                each = data.draw(st.sampled_from(asked))
-                if world.is_open(each):
-                    cancelled.add(each.number)
-                    world.cancel(each)
+        is_troubled |= _something(world, data, asked, cancelled)
     world.settle()
     for each in asked:
+        if each.number in world.gone:
+            continue
         _check_answer(each, description, is_troubled, each.number in cancelled)
     world.check_settled()
+
+
+def _something(world: EnsembleWorld, data: st.DataObject, asked: list[Asked], cancelled: set[int]) -> bool:
+    """Something happens; True when it may make requests fail."""
+    what = data.draw(st.sampled_from(["work"] * 6 + ["kill", "kill", "cancel", "cancel", "frontend"]))
+    if what == "work":
+        world.work(data.draw(st.sampled_from(world.busy())))
+    elif what == "kill":
+        world.kill(data.draw(st.sampled_from(world.busy())), data.draw(st.booleans()))
+    elif what == "frontend":
+        world.kill_frontend()
+    else:
+        each = data.draw(st.sampled_from(asked))
+        if world.is_open(each):
+            cancelled.add(each.number)
+            world.cancel(each)
+    return what == "kill"
 
 
 def _check_answer(asked: Asked, description: ModelDescription, is_troubled: bool, is_cancelled: bool) -> None:
