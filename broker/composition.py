@@ -7,6 +7,9 @@ from broker.graph import Graph, Mixed
 from broker.models import Model, Version, VersionState
 from configs.description import EnsembleStep, ModelDescription, TensorSpec
 
+MAX_DEPTH = 16
+"""Ensembles in ensembles: each level is one more that hears of every response in the same moment."""
+
 
 class NotYet(Exception):
     """Models that the ensemble needs are still loading."""
@@ -179,7 +182,10 @@ def _composed(description: ModelDescription, parts: Sequence[Version]) -> Compos
         [spec.name for spec in description.outputs],
         description.steps,
         [index for index, part in enumerate(parts) if part.description.decoupled],
+        1 + max(part.graph.depth if part.graph is not None else 0 for part in parts),
     )
+    if graph.depth > MAX_DEPTH:
+        raise Invalid(f"in ensemble {description.name}, ensembles are nested more than {MAX_DEPTH} deep")
     try:
         graph.plan(())
     except Mixed:

@@ -42,13 +42,19 @@ class Graph:
     """The steps of one ensemble; `decoupled` are the indices of those that send any number of responses."""
 
     def __init__(
-        self, inputs: Iterable[str], outputs: Iterable[str], steps: Iterable[EnsembleStep], decoupled: Iterable[int]
+        self,
+        inputs: Iterable[str],
+        outputs: Iterable[str],
+        steps: Iterable[EnsembleStep],
+        decoupled: Iterable[int],
+        depth: int = 1,
     ) -> None:
-        """The steps are known to make a graph without loops (`configs.ensemble`)."""
+        """The steps are known to make a graph without loops (`configs.ensemble`). `depth`: levels of ensembles."""
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.steps = tuple(steps)
         self.decoupled = frozenset(decoupled)
+        self.depth = depth
         self._plans: dict[frozenset[str], Plan] = {}
 
     @cached_property

@@ -124,6 +124,17 @@ def test_models_with_and_without_batches_go_together(batched: int, own: int, dim
     assert world.state("e") == ("READY", "")
 
 
+def test_ensembles_in_ensembles_have_a_limit() -> None:
+    levels = [ensemble(f"e{n}", "X", "O", Step(f"e{n - 1}", {"X": "X"}, {"O": "O"})) for n in range(1, 17)]
+    world = EnsembleWorld(ADD, ensemble("e0", "X", "O", Step("add", {"IN": "X"}, {"OUT": "O"})), *levels)
+    assert world.state("e15") == ("READY", "")
+    assert world.state("e16") == ("UNAVAILABLE", "in ensemble e16, ensembles are nested more than 16 deep")
+    asked = world.ask("e15", "X")
+    world.settle()
+    assert asked.results == [{"O": "add.OUT(IN=X)"}]
+    world.check_settled()
+
+
 def test_optional_inputs_need_no_tensor() -> None:
     part = replace(model("m", "IN", "OUT"), inputs=(*specs(["IN"]), *specs(["MORE"], optional=True)))
     assert EnsembleWorld(part, around("e", "m")).state("e") == ("READY", "")
