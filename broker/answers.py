@@ -72,6 +72,14 @@ def is_model_ready(models: dict[str, Model], name: str, number: int) -> bool:
     return version is not None and version.is_ready
 
 
+def executing(models: dict[str, Model], version: Version) -> list[Version]:
+    """The versions that execute a request: itself, or those of an ensemble's steps."""
+    if version.graph is None:
+        return [version]
+    parts = [look_up(models, step.model, step.version) for step in version.graph.steps]
+    return [each for part in dict.fromkeys(parts) for each in executing(models, part)]
+
+
 def statistics(models: dict[str, Model], name: str, number: int) -> dict[str, Any]:
     """The statistics extension's answer; name `""` is all models. Raises Rejected."""
     if name and not any(v.is_ready for v in (models[name].versions.values() if name in models else ())):

@@ -402,10 +402,11 @@ class Core:
     def _model_ready(self, peer: Peer, question: GetModelReady, now: float) -> None:
         is_ready = answers.is_model_ready(self.models, question.model, question.version)
         version = answers.look_up(self.models, question.model, question.version) if is_ready else None
-        if version is None or not version.is_asked:
+        asked = [v for v in answers.executing(self.models, version) if v.is_asked] if version is not None else []
+        if not asked:
             self._reply(peer, question.request, lambda: {"ready": is_ready})
         else:
-            ready = [instance for instance in version.instances if instance.state is InstanceState.READY]
+            ready = [i for each in asked for i in each.instances if i.state is InstanceState.READY]
             self._readiness.ask(peer.token, question, ready, now)
 
     def _declare_metric(self, peer: Peer, message: DeclareMetric, _now: float) -> None:

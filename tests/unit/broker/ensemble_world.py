@@ -14,8 +14,10 @@ from broker.effects import Effect, Send, Start, Unlink
 from broker.messages import (
     COMPLETE,
     PROTOCOL,
+    Answer,
     Beat,
     Cancel,
+    CheckReady,
     Consumed,
     Credit,
     ErrorCode,
@@ -31,6 +33,7 @@ from broker.messages import (
     Part,
     PassOn,
     PeerGone,
+    ReadyChecked,
     RegionClosed,
     RegionDropped,
     RegionOpened,
@@ -115,6 +118,8 @@ class EnsembleWorld:
         self.missing: set[tuple[str, str]] = set()  # (model, output) that is left out
         self.answers: dict[str, int] = {}  # decoupled model -> how many responses it sends
         self.loads_fail: LoadFailed | None = None
+        self.asks_models = False  # whether models have a say in whether they are ready
+        self.answered: list[Answer] = []
         self.frontend = ""
         self.repository = ""
         self.parameters: list[Item] = []  # every item that was executed
@@ -162,12 +167,15 @@ class EnsembleWorld:
                 worker.begun = -1
                 self.handle(worker.token, Hello(PROTOCOL, "worker", 100))
 
-    def _hear(self, worker: Worker, message: Message) -> None:
+    def _hear(self, worker: Worker, message: Message) -> None:  # noqa: C901  # one case per message
         match message:
             case Load() if self.loads_fail is not None:
                 self.handle(worker.token, self.loads_fail)
             case Load():
-                self.handle(worker.token, Loaded((), (), {}, False), RegionOpened(worker.region))
+                self.handle(worker.token, Loaded((), (), {}, self.asks_models), RegionOpened(worker.region))
+            case CheckReady(number):
+                code, text = self.failing.get(worker.model, (ErrorCode.OK, ""))
+                self.handle(worker.token, ReadyChecked(number, code, text))
             case Execute():
                 worker.inbox.append(message)
             case RegionOpened(name):
@@ -220,6 +228,8 @@ class EnsembleWorld:
     def _receive(self, message: Message) -> None:
         if isinstance(message, RegionClosed):
             self.handle(self.frontend, RegionDropped(message.name))
+        if isinstance(message, Answer):
+            self.answered.append(message)
         if not isinstance(message, Response):
             return
         asked = self.asked[message.request]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from broker.messages import GetLabels, LoadFailed, ModelRejected, ModelRemoved
+from broker.messages import Answer, ErrorCode, GetLabels, GetModelReady, LoadFailed, ModelRejected, ModelRemoved
 from configs.description import ModelDescription, TensorSpec
 from tests.unit.broker.describe import description
 from tests.unit.broker.ensemble_world import EnsembleWorld, Step, ensemble, model, specs
@@ -189,6 +189,21 @@ def test_an_ensemble_is_ready_as_long_as_its_models_are() -> None:
     world.core.fleet.workers[worker.token].state = type(world.core.fleet.workers[worker.token].state).WAITING
     assert not version.is_ready
     assert not world.core.is_ready
+
+
+def test_the_models_of_an_ensemble_are_asked_whether_they_are_ready() -> None:
+    world = EnsembleWorld()
+    world.asks_models = True
+    world.describe(
+        model("m", "IN", "OUT"), around("e", "m"), ensemble("a", "X", "O", Step("e", {"X": "X"}, {"O": "O"}))
+    )
+    world.handle(world.frontend, GetModelReady(1, "a", -1))
+    world.failing["m"] = (ErrorCode.UNAVAILABLE, "warming up")
+    world.handle(world.frontend, GetModelReady(2, "a", -1))
+    assert world.answered == [
+        Answer(1, ErrorCode.OK, "", {"ready": True}),
+        Answer(2, ErrorCode.UNAVAILABLE, "warming up", None),
+    ]
 
 
 def test_an_ensemble_is_decoupled_when_a_step_is_and_has_its_models_labels() -> None:

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from broker.messages import COMPLETE, ErrorCode, Part
+from configs.description import DynamicBatching, QueuePolicy
+from tests.unit.broker.describe import batching
 from tests.unit.broker.ensemble_world import EnsembleWorld, Step, ensemble, model
 
 ADD = model("add", "IN", "OUT")
@@ -156,6 +158,36 @@ def test_a_request_that_is_cancelled_in_the_moment_in_which_it_comes() -> None:
     asked = world.ask("chain", "X", is_cancelled=True)
     assert asked.results == [(ErrorCode.CANCELLED, "")]
     assert not world.busy()
+    world.check_settled()
+
+
+def test_steps_of_several_requests_are_executed_together() -> None:
+    together = model("add", "IN", "OUT", batching=batching())
+    world = EnsembleWorld(together, ensemble("e", "X", "O", Step("add", {"IN": "X"}, {"OUT": "O"})))
+    asked = [world.ask("e", "X") for _ in range(3)]
+    world.settle()
+    assert [each.results for each in asked] == [[{"O": "add.OUT(IN=X)"}]] * 3
+    assert sorted(world.core.models["add"].versions[1].statistics.batches) == [1, 2]
+    world.check_settled()
+
+
+def test_a_step_that_waits_too_long_ends_the_ensemble() -> None:
+    impatient = DynamicBatching((1,), policies={0: QueuePolicy(default_timeout=1.0)})
+    world = EnsembleWorld(model("add", "IN", "OUT", batching=impatient), CHAIN)
+    first, second = world.ask("chain", "X"), world.ask("chain", "X")
+    world.tick(2.0)
+    assert second.results == [(ErrorCode.UNAVAILABLE, "in ensemble 'chain', Request timeout expired")]
+    world.settle()
+    assert len(first.results) == 1
+    world.check_settled()
+
+
+def test_a_step_whose_queue_is_full_ends_the_ensemble() -> None:
+    short = DynamicBatching((1,), policies={0: QueuePolicy(max_queue_size=1)})
+    world = EnsembleWorld(model("add", "IN", "OUT", batching=short), CHAIN)
+    asked = [world.ask("chain", "X") for _ in range(3)]
+    assert asked[2].results[0][1].startswith("in ensemble 'chain', [request id: <id_unknown>] Exceeds maximum queue")
+    world.settle()
     world.check_settled()
 
 
