@@ -22,9 +22,9 @@ class LimitedRequests(Requests):
         super().dispatch(version, now)
         self._serve_waiting(now)
 
-    def cancel(self, peer: str, number: int, now: float) -> None:
-        """As `Requests.cancel`; what the request has waited for is free for others."""
-        super().cancel(peer, number, now)
+    def _cancel(self, request: Request, now: float) -> None:
+        """As `Requests._cancel`; what the request has waited for is free for others."""
+        super()._cancel(request, now)
         self._serve_waiting(now)
 
     def tick(self, now: float) -> None:

@@ -104,9 +104,8 @@ class Worker:
 class EnsembleWorld:
     """The core, one frontend, and a worker for each instance. Nothing moves unless it is told to."""
 
-    def __init__(self, *models: ModelDescription, explicit: bool = False) -> None:
-        mode = {"model_control_mode": "explicit"} if explicit else {}
-        self.core = Core(ServerConfig(exit_on_error=False, **mode), Frontends({"http": 1}, {}), 1.7e9)
+    def __init__(self, *models: ModelDescription, **settings: Any) -> None:
+        self.core = Core(ServerConfig(exit_on_error=False, **settings), Frontends({"http": 1}, {}), 1.7e9)
         self.now = 1000.0
         self.workers: dict[str, Worker] = {}
         self.memory: dict[Key, tuple[str, str]] = {}  # block -> what lies in it, and who is to read it

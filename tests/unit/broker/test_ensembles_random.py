@@ -120,7 +120,7 @@ def test_every_ensemble_computes_what_it_says(data: st.DataObject) -> None:
 @given(st.data())
 def test_whatever_happens_every_request_is_answered_once_and_no_memory_is_left(data: st.DataObject) -> None:
     description = drawn(data)
-    world = EnsembleWorld(*ALL.values(), description)
+    world = EnsembleWorld(*ALL.values(), description, rate_limit=data.draw(st.sampled_from(["off", "execution_count"])))
     world.answers["many"] = RESPONSES
     asked = [world.ask("drawn", "X Y", request_id=str(number)) for number in range(data.draw(st.integers(1, 3)))]
     if data.draw(st.booleans()):
