@@ -18,6 +18,8 @@ from broker.runs import Pass, Run, Step, adopt_sequence, fitted, sequence_of, st
 from broker.validation import Rejected
 from shm.ref import TensorRef
 
+_CONTENT, _FINAL = Part.CONTENT.value, Part.FINAL.value  # compared as integers: for every response
+
 
 class Hooks(NamedTuple):
     """What `requests` does for ensembles."""
@@ -57,9 +59,9 @@ class Ensembles:
         run, now = step.way.run, request.ended
         if response.code != ErrorCode.OK:
             self._fail(run, ErrorCode(response.code), response.error, now)
-        elif response.part & Part.CONTENT:
+        elif response.part & _CONTENT:
             self._take(step, response)
-        if response.part & Part.FINAL or response.code != ErrorCode.OK:
+        if response.part & _FINAL or response.code != ErrorCode.OK:
             self._finish_step(step, request)
         self._advance(run, now)
 
@@ -114,7 +116,8 @@ class Ensembles:
 
     def _pass(self, run: Run, label: int, origin: Step | None, correlation_id: int | str, flags: int) -> Pass:
         tasks = run.plan.by_label.get(label, ())
-        way = Pass(run, origin, correlation_id, flags, waiting=set(tasks), open=len(tasks))
+        waiting = {task: len(task.tensors) for task in tasks}
+        way = Pass(run, origin, correlation_id, flags, waiting=waiting, open=len(waiting))
         run.passes.add(way)
         return way
 
@@ -134,10 +137,13 @@ class Ensembles:
     def _arrive(self, way: Pass, tensors: dict[str, TensorRef | None]) -> None:
         """Tensors are there, or known to be absent: tasks that have all of theirs can start."""
         way.tensors |= tensors
-        readers = dict.fromkeys(task for tensor in tensors for task in way.run.plan.readers.get(tensor, ()))
-        ready = [task for task in readers if task in way.waiting and way.tensors.keys() >= set(task.tensors)]
-        way.waiting.difference_update(ready)
-        way.run.todo.extend((task, way) for task in ready)
+        readers, waiting = way.run.plan.readers, way.waiting
+        for tensor in tensors:
+            for task in readers.get(tensor, ()):
+                waiting[task] -= 1
+                if not waiting[task]:
+                    del waiting[task]
+                    way.run.todo.append((task, way))
 
     def _start(self, task: Task, way: Pass, now: float) -> None:
         run = way.run
@@ -161,19 +167,24 @@ class Ensembles:
         message = way.run.request.message
         version = way.run.versions[task.index]
         dims = {spec.name: spec.dims for spec in version.signature.inputs}
-        inputs = fitted(task, way, dims, version.signature.max_batch_size > 0)
-        return message._replace(
+        return Infer(
             request=self._numbers,
             model=version.model,
             version=version.number,
-            inputs=inputs,
+            request_id=message.request_id,
+            inputs=fitted(task, way, dims, version.signature.max_batch_size > 0),
             outputs=tuple(task.outputs),
+            parameters=message.parameters,
             correlation_id=way.correlation_id,
             flags=way.flags,
+            priority=message.priority,
+            timeout_us=message.timeout_us,
             is_raw=False,
             received=now,
-            endpoint="",
-            targets=targets(task, message.targets),
+            targets=targets(task, message.targets) if message.targets else (),
+            traceparent=message.traceparent,
+            tracestate=message.tracestate,
+            attempt=message.attempt,
         )
 
     def _result(self, task: Task, way: Pass) -> Result:
@@ -207,25 +218,34 @@ class Ensembles:
             return
         if task.index in run.graph.decoupled:
             way = self._pass(run, task.index + 1, step, way.correlation_id, way.flags)
-        given = {task.outputs[ref.name]: ref for ref in response.outputs if ref.name in task.outputs}
-        given = {tensor: ref for tensor, ref in given.items() if tensor not in way.tensors}
+        given: dict[str, TensorRef | None] = {}
         for ref in response.outputs:
             tensor = task.outputs.get(ref.name, "")
-            readers = run.plan.readers.get(tensor, ()) if given.get(tensor) is ref else ()
-            self._blocks.hold(ref, len(readers))
-        adopt_sequence(way, response.parameters)
-        self._arrive(way, {tensor: given.get(tensor) for tensor in task.outputs.values() if tensor not in way.tensors})
+            is_wanted = tensor and tensor not in given and tensor not in way.tensors
+            self._blocks.hold(ref, len(run.plan.readers[tensor]) if is_wanted else 0)
+            if is_wanted:
+                given[tensor] = ref
+        if response.parameters:
+            adopt_sequence(way, response.parameters)
+        for tensor in task.outputs.values() if len(given) < len(task.outputs) else ():
+            if tensor not in way.tensors:
+                given.setdefault(tensor, None)
+        self._arrive(way, given)
 
     def _finish_step(self, step: Step, request: Request) -> None:
         run = step.way.run
         run.steps.discard(step)
         self._drop(step.task, step.way)
         if step.task.index not in run.graph.decoupled and not run.is_ending:  # outputs that have not come will not
-            absent = [t for t in step.task.outputs.values() if t not in step.way.tensors]
+            absent = [tensor for tensor in step.task.outputs.values() if tensor not in step.way.tensors]
             self._arrive(step.way, dict.fromkeys(absent))
         began, inputs_ready, outputs_computed, done = request.times
-        parts = (inputs_ready - began, outputs_computed - inputs_ready, done - outputs_computed)
-        run.times = [total + part for total, part in zip(run.times, parts, strict=True)]
+        inputs, infer, outputs = run.times
+        run.times = (
+            inputs + inputs_ready - began,
+            infer + outputs_computed - inputs_ready,
+            outputs + done - outputs_computed,
+        )
         self._close(step.way)
 
     def _drop(self, task: Task, way: Pass) -> None:

@@ -25,7 +25,7 @@ class Pass:
     correlation_id: int | str
     flags: int
     tensors: dict[str, TensorRef | None] = field(default_factory=dict)  # None: it will not come
-    waiting: set[Task] = field(default_factory=set)  # not started
+    waiting: dict[Task, int] = field(default_factory=dict)  # not started: how many tensors they lack
     open: int = 0  # tasks that are not done
 
 
@@ -56,7 +56,7 @@ class Run:
     todo: deque[tuple[Task, Pass]] = field(default_factory=deque)  # tasks whose inputs are there
     response: tuple[Pass, Result] | None = None  # the next one
     unconsumed: deque[Pass] = field(default_factory=deque)  # of which the client has a response
-    times: list[int] = field(default_factory=lambda: [0, 0, 0])  # sums of the steps: input, infer, output
+    times: tuple[int, int, int] = (0, 0, 0)  # sums of the steps: input, infer, output
     error: tuple[ErrorCode, str] | None = None
     is_ending: bool = False  # nothing new is started
     is_advancing: bool = False
