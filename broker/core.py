@@ -72,6 +72,7 @@ from broker.messages import (
     UnregisterRegion,
     UpdateLogSettings,
     UpdateTraceSettings,
+    WarmedUp,
     Welcome,
 )
 from broker.models import Instance, InstanceState, Model, VersionState, back_off
@@ -319,6 +320,7 @@ class Core:
             RegionDropped: lambda peer, message, now: self._do(self._regions.dropped(peer.token, message.name)),
             Hello: self._greet,
             Loaded: lambda peer, message, now: fleet.loaded(instance(peer), message, now),
+            WarmedUp: self._warmed_up,
             LoadFailed: lambda peer, message, now: fleet.load_failed(instance(peer), message, now),
             Log: self._log,
             ModelDescribed: lambda peer, message, now: fleet.apply(_description(message.description), now),
@@ -375,6 +377,14 @@ class Core:
         instance = self._instance(peer)
         self.requests.responded(instance, message, now)
         self.fleet.executed(instance, now)
+
+    def _warmed_up(self, peer: Peer, message: WarmedUp, now: float) -> None:
+        began, inputs_ready, outputs_computed, done = message.times
+        runs_forward = 0 <= began <= inputs_ready <= outputs_computed <= done <= (now + 1) * 1e9
+        if message.requests < 1 or not runs_forward:
+            raise ProtocolError(f"{message} is no warm-up")
+        epoch_ms = int((now + self._observer.epoch_offset) * 1000)
+        self._instance(peer).version.statistics.warmed_up(message.requests, message.times, epoch_ms)
 
     def _beat(self, peer: Peer, message: Beat, _now: float) -> None:
         if peer.role == "worker":

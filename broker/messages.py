@@ -467,6 +467,13 @@ class Loaded(NamedTuple):
     is_asked: bool
 
 
+class WarmedUp(NamedTuple):
+    """An instance that is being loaded has executed so many requests of batch size 1; times as in Executed."""
+
+    requests: int
+    times: tuple[int, int, int, int]
+
+
 class LoadFailed(NamedTuple):
     """The instance cannot be loaded, and trying again would not help."""
 
@@ -673,6 +680,7 @@ Message: TypeAlias = (
     | Abandon
     | Credit
     | Loaded
+    | WarmedUp
     | LoadFailed
     | Executed
     | Responded

@@ -98,6 +98,17 @@ class Statistics:
         self.compute_output.add_all([t[3] - t[2] for t in times])
         self.latencies.succeeded(totals, queued, times, nows)
 
+    def warmed_up(self, requests: int, times: tuple[int, int, int, int], epoch_ms: int) -> None:
+        """A loading instance has executed so many requests that no client sent: they count, as in Triton."""
+        self.executed(requests, times, epoch_ms)
+        start, input_end, output_start, end = times
+        self.inference_count += requests
+        self.success.add(end - start, requests)
+        self.queue.add(0, requests)
+        self.compute_input.add(input_end - start, requests)
+        self.compute_infer.add(output_start - input_end, requests)
+        self.compute_output.add(end - output_start, requests)
+
     def failed(self, reason: str, total_ns: int) -> None:
         """One accepted request was answered with an error."""
         self.failures[reason] += 1

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from configs import autocomplete, ensemble, instances, layout, pbtxt, policy, unbuilt, validate
+from configs import autocomplete, ensemble, instances, layout, pbtxt, policy, unbuilt, validate, warmup
 from configs.autocomplete import Kind
 from configs.backend_settings import BACKENDS
 from configs.description import DynamicBatching, ModelDescription, QueuePolicy, TensorSpec
@@ -45,6 +45,7 @@ def _describe(directory: Path, config: Node, server: ServerConfig, gpus: Sequenc
     kind = _kind(config, name, versions)
     target = instances.Target(name, kind.platform, kind.backend, gpus)
     problems = [*validate.problems(config, name), *_file_problems(config, directory, kind)]
+    problems += warmup.problems(config, directory)
     groups = _groups(config, target, problems) if kind.platform != ensemble.PLATFORM else []
     if any(group["kind"] == "KIND_GPU" for group in groups):
         problems += [what.refusal(name) for what in unbuilt.refused_on_gpu(config)]

@@ -27,7 +27,6 @@ class Unbuilt(NamedTuple):
 
 _REFUSED = (
     "sequence_batching",
-    "model_warmup",
     "model_operations",
     "model_repository_agents",
 )

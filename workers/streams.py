@@ -3,12 +3,21 @@
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
 
 from broker.messages import COMPLETE, STREAM_CREDIT, Credit, ErrorCode, Item, Part, Responded, Result
 from workers.connection import Connection
 from workers.errors import BackendError
 from workers.outcome import Outcome, Output, Response
 from workers.outputs import Outputs
+
+WARM_UP = -1
+"""The attempt number of executions that nobody asked for."""
+
+Divert: TypeAlias = Callable[[int, Outcome | None, Part], None]
+"""Takes the responses of requests that nobody sent: the request's index in its batch, the response, its part."""
 
 
 class SendRefused(Exception):
@@ -25,7 +34,8 @@ class Streams:
         self.lock = threading.Lock()
         self._open: dict[tuple[int, int], Stream] = {}
         self._abandoned: set[tuple[int, int]] = set()  # requests that may still be executed
-        self._finished = 0  # the last attempt that was executed
+        self._finished = WARM_UP - 1  # the last attempt that was executed
+        self.divert: Divert | None = None
 
     def open(self, attempt: int, index: int, item: Item, is_decoupled: bool) -> "Stream":
         """The stream of a request that is being executed, the same one each time."""
@@ -65,6 +75,15 @@ class Streams:
         if self._abandoned:
             with self.lock:
                 self._abandoned = {key for key in self._abandoned if key[0] > attempt}
+
+    @contextmanager
+    def diverted(self, divert: Divert) -> Iterator[None]:
+        """Within, responses go to `divert` instead of clients."""
+        self.divert = divert
+        try:
+            yield
+        finally:
+            self.divert = None
 
     def forget(self, key: tuple[int, int]) -> None:
         """A stream has had its last response; the caller holds the lock."""
@@ -186,6 +205,9 @@ class Stream:
         """Hand a response to the broker. An error is always the last."""
         if self._is_answered:
             return
+        if self._streams.divert is not None:
+            self._deliver_to(self._streams.divert, outcome, part)
+            return
         if outcome is None or (self.is_cancelled and isinstance(outcome, Response)):
             if not part & Part.FINAL:
                 return
@@ -197,6 +219,15 @@ class Stream:
             self._streams.forget(self._key)
             self._let_go_on()
         self._streams.connection.send(Responded(*self._key, result))
+
+    def _deliver_to(self, divert: Divert, outcome: Outcome | None, part: Part) -> None:
+        self._credit += _takes_credit(outcome)
+        if isinstance(outcome, BackendError):
+            part |= Part.FINAL
+        if part & Part.FINAL:
+            self._is_answered = True
+            self._streams.forget(self._key)
+        divert(self._key[1], outcome, part)
 
     def _let_go_on(self) -> None:
         if self._room is not None:

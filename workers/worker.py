@@ -41,6 +41,7 @@ from broker.messages import (
 )
 from broker.transport import Dealer
 from shm.tensor import Regions
+from workers import warmup
 from workers.backend import Backend, Execution, Host, create
 from workers.calls import Calls
 from workers.client_memory import ClientMemory
@@ -153,8 +154,11 @@ class Worker:
         self._verbosity = load.log_verbose
         try:
             self._outputs.open(load)
-            self._backend = create(ModelSpec.from_load(load), self._host)
+            model = ModelSpec.from_load(load)
+            self._backend = create(model, self._host)
             interface = self._backend.load()
+            for sample in warmup.samples(model, interface):
+                warmup.run(sample, self._backend, self._streams, self._connection.send)
         except BackendError as error:
             self._connection.send(LoadFailed(error.code, str(error)))
         except Exception as error:

@@ -1,6 +1,8 @@
 """Models that come, change, fail and go."""
 
-from broker.messages import ErrorCode
+import pytest
+
+from broker.messages import ErrorCode, WarmedUp
 from tests.unit.broker.describe import batching, description, infer, instances
 from tests.unit.broker.world import World
 
@@ -115,3 +117,27 @@ def test_a_draining_worker_that_fails_to_load_leaves_nothing_behind() -> None:
     world.load(surplus, error="out of memory")
     world.settle()
     world.check_settled()
+
+
+def test_warm_up_counts_in_the_statistics() -> None:
+    world = World()
+    world.start(description("a"))
+    (worker,) = world.workers
+    now = int(world.now * 1e9)
+    world.say(worker, WarmedUp(3, (now - 100, now - 80, now - 30, now - 10)))
+    world.deliver(worker)
+    found = world.core.models["a"].versions[1].statistics.to_json("a", 1)
+    assert (found["inference_count"], found["execution_count"]) == (3, 1)
+    assert found["inference_stats"]["success"] == {"count": 3, "ns": 270}
+    assert found["inference_stats"]["compute_infer"] == {"count": 3, "ns": 150}
+    assert found["batch_stats"][0]["batch_size"] == 3
+
+
+@pytest.mark.parametrize("message", [WarmedUp(0, (1, 2, 3, 4)), WarmedUp(1, (4, 3, 2, 1))])
+def test_a_warm_up_that_cannot_be_is_the_end_of_its_worker(message: WarmedUp) -> None:
+    world = World()
+    world.start(description("a"))
+    (worker,) = world.workers
+    world.say(worker, message)
+    world.deliver(worker)
+    assert worker.is_doomed

@@ -379,7 +379,6 @@ def test_the_transaction_policy(described: Describe, text: str, expected: bool) 
     "text",
     [
         "sequence_batching { }",
-        'model_warmup { name: "w" }',
         'model_operations { op_library_filename: "libx.so" }',
         'model_repository_agents { agents { name: "checksum" } }',
         "response_cache { enable: true }",
@@ -570,3 +569,37 @@ def test_the_models_of_the_demonstration_are_described_without_a_warning(directo
     model = describe(directory, server.entries.get(directory.name), server, ())
     assert model.warnings == ()
     assert len(model.instances) == (2 if directory.name == "digits" else 1)
+
+
+# --- warm-up
+
+
+WARMUP = 'model_warmup {{ name: "w" batch_size: 1 inputs {{ key: "I" value {{ {} }} }} }}'
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "data_type: TYPE_FP32 dims: [ -1 ] zero_data: true",
+            "warmup setting expects all variable-size dimensions are specified for input 'I'",
+        ),
+        ("data_type: TYPE_FP32 dims: [ 4 ]", "warmup setting expects input 'I' to have input_data_type set"),
+        ("dims: [ 4 ] zero_data: true", "warmup setting expects input 'I' to have data_type set"),
+        (
+            'data_type: TYPE_FP32 dims: [ 4 ] input_data_file: "../../x"',
+            "input_data_file '../../x' of input 'I' is outside model directory",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_warm_up(described: Describe, text: str, problem: str) -> None:
+    (line,) = lines_of(described, WARMUP.format(text))
+    assert line.endswith(f": {problem} (warmup sample 'w')")
+    assert "config.pbtxt:1:" in line
+
+
+def test_a_warm_up_is_reported_as_it_stands(described: Describe) -> None:
+    found = described(f"{WARMUP.format('data_type: TYPE_FP32 dims: [ 4 ] random_data: true')} {INPUT}")
+    (sample,) = found.config["model_warmup"]
+    given = {"data_type": "TYPE_FP32", "dims": [4], "random_data": True}
+    assert sample == {"name": "w", "batch_size": 1, "inputs": {"I": given}, "count": 0}
