@@ -10,10 +10,12 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, NamedTuple, Protocol
 
 from broker.child import Place
+from broker.digest import digest
 from broker.messages import (
     PROTOCOL,
     Answer,
     Beat,
+    CachedRead,
     Cancel,
     Consumed,
     Directory,
@@ -84,6 +86,7 @@ class Client:
         self._outgoing: list[Message] = []
         self._welcome: asyncio.Future[Welcome] | None = None
         self.directory = Directory({}, {})
+        self._cached: frozenset[str] = frozenset()  # models whose requests carry a digest
         self._arenas: dict[str, Arena] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._unread: Counter[str] = Counter()  # tensors of responses that are still to be read, by region
@@ -117,7 +120,7 @@ class Client:
         """
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._pending[request.request] = _Pending(future, None, blocks)
-        self._send(request)
+        self._send_request(request, blocks)
         try:
             return await future
         except asyncio.CancelledError:
@@ -130,6 +133,14 @@ class Client:
     def submit(self, request: Infer, blocks: list[Block], receiver: Receiver) -> None:
         """Send a request whose one response goes to `receiver` as soon as it is here; see `infer`, `cancel`."""
         self._pending[request.request] = _Pending(receiver, None, blocks)
+        self._send_request(request, blocks)
+
+    def _send_request(self, request: Infer, blocks: list[Block]) -> None:
+        """Send a request, with the digest of what decides its answer if that may be cached."""
+        if request.model in self._cached and not request.targets:
+            views = {block.region.name: block.region.view for block in blocks}
+            if all(ref.data is not None or ref.region in views for ref in request.inputs):
+                request = request._replace(digest=digest(request, lambda ref: _content(ref, views)))
         self._send(request)
 
     def cancel(self, number: int) -> None:
@@ -147,7 +158,7 @@ class Client:
         """
         queue: asyncio.Queue[Response] = asyncio.Queue()
         self._pending[request.request] = _Pending(None, queue, blocks)
-        self._send(request)
+        self._send_request(request, blocks)
         is_final = False
         try:
             while not is_final:
@@ -227,7 +238,10 @@ class Client:
         if not regions:
             return
         for ref in outputs:
-            self.regions.mark_done(ref)
+            if ref.generation < 0:
+                self._send(CachedRead(-ref.generation))
+            else:
+                self.regions.mark_done(ref)
         self._unread.subtract(regions)
         for name in [*self._condemned]:
             self._close(name)
@@ -306,6 +320,7 @@ class Client:
                 self._close(name)
             case Directory():
                 self.directory = message
+                self._cached = frozenset(message.cached)
             case Welcome():
                 if self._welcome is not None and not self._welcome.done():
                     self._welcome.set_result(message)
@@ -355,6 +370,11 @@ class Client:
         used = sum(arena.used_byte_size for arena in self._arenas.values())
         self._send(Beat(used, sum(arena.byte_size for arena in self._arenas.values())))
         asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
+
+
+def _content(ref: TensorRef, views: dict[str, memoryview]) -> Buffer:
+    """The bytes of an input, which this process has put where they are."""
+    return ref.data if ref.data is not None else views[ref.region][ref.offset : ref.offset + ref.byte_size]
 
 
 def _regions(tensors: tuple[TensorRef, ...]) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from broker import answers, metrics
+from broker import answers, cache_metrics, metrics
 from broker.client_regions import ClientRegions
 from broker.compositions import Compositions
 from broker.control import Control
@@ -23,6 +23,7 @@ from broker.messages import (
     PROTOCOL,
     Answer,
     Beat,
+    CachedRead,
     Cancel,
     ChangeMetric,
     Consumed,
@@ -44,6 +45,7 @@ from broker.messages import (
     GetStatistics,
     Hello,
     Infer,
+    Kept,
     Loaded,
     LoadFailed,
     LoadModel,
@@ -81,6 +83,7 @@ from broker.rate_limiter import RateLimiter
 from broker.readiness import Readiness
 from broker.regions import Regions
 from broker.requests import Death, Requests
+from broker.response_cache import ResponseCache
 from broker.tracing import Tracing
 from broker.validation import Rejected
 from configs import metrics_config, rate_limit, trace
@@ -141,9 +144,10 @@ class Core:
         self._tracing = Tracing(trace.parse(config.trace_config), seed=int(epoch_offset * 1e6))
         self._log_settings = LogSettings(config)
         self._observer = RequestObserver(self._tracing, config.log_access, epoch_offset, self._out)
+        self._cache = ResponseCache(config.cache.byte_size, self._out) if config.cache.name else None
         self._regions = Regions()
         limiter = RateLimiter(rate_limit.parse(config.rate_limit_resource)) if config.rate_limit != "off" else None
-        around = (self.models, self._client_regions, self._regions, self._out, self._observer)
+        around = (self.models, self._client_regions, self._regions, self._out, self._observer, self._cache)
         self.requests = Requests(*around) if limiter is None else LimitedRequests(limiter, *around)
         self.fleet = Fleet(self.models, self.requests, config, self._out, self._launch, limiter)
         self._compositions = Compositions(self.fleet, self._out)
@@ -221,12 +225,16 @@ class Core:
                 self._out += self._regions.caller_lost(token, self._tokens_of("worker"), self._callers)
                 self.requests.frontend_lost(token, now)
             self._regions.worker_lost(token)
+            if self._cache is not None:
+                self._cache.worker_lost(token)
             self._custom_metrics.worker_lost(token)
             self._readiness.worker_lost(token)
             self._readiness.frontend_lost(token)
             self.fleet.lost(token, death, now)
         else:
             if peer.role in READERS:
+                if self._cache is not None:
+                    self._cache.frontend_lost(token)
                 self._out += self._regions.frontend_lost(token, self._tokens_of("worker"))
                 self.requests.frontend_lost(token, now)
                 self._readiness.frontend_lost(token)
@@ -311,6 +319,8 @@ class Core:
             Infer: self._infer,
             Cancel: lambda peer, message, now: requests.cancel(peer.token, message.request, now),
             Consumed: lambda peer, message, now: requests.consumed(peer.token, message),
+            CachedRead: self._cached_read,
+            Kept: lambda peer, message, now: requests.kept(instance(peer), message),
             Executed: self._executed,
             Responded: self._responded,
             Beat: self._beat,
@@ -378,6 +388,10 @@ class Core:
         self.requests.responded(instance, message, now)
         self.fleet.executed(instance, now)
 
+    def _cached_read(self, peer: Peer, message: CachedRead, _now: float) -> None:
+        if self._cache is not None:
+            self._cache.read(peer.token, message.entry)
+
     def _warmed_up(self, peer: Peer, message: WarmedUp, now: float) -> None:
         began, inputs_ready, outputs_computed, done = message.times
         runs_forward = 0 <= began <= inputs_ready <= outputs_computed <= done <= (now + 1) * 1e9
@@ -407,7 +421,7 @@ class Core:
     def _metrics(self) -> list[dict[str, Any]]:
         config = metrics_config.parse(self.config.metrics_config)
         own = metrics.families(self.models, self._memory, self._system, config, self._now)
-        return own + self._custom_metrics.families()
+        return own + cache_metrics.of_the_cache(self._cache) + self._custom_metrics.families()
 
     def _model_ready(self, peer: Peer, question: GetModelReady, now: float) -> None:
         is_ready = answers.is_model_ready(self.models, question.model, question.version)
@@ -579,8 +593,16 @@ class Core:
         arenas = {b: self.config.shm(b) for b in {"", *backends.values()}}
         newest = [version.description for model in self.models.values() if (version := model.newest_ready())]
         decoupled = {d.name for d in (*described, *newest) if d.decoupled}
-        self._directory = Directory(backends, arenas, tuple(sorted(decoupled)))
+        self._directory = Directory(backends, arenas, tuple(sorted(decoupled)), self._cached())
         self._out += [Send(token, self._directory) for token in self._tokens_of(*READERS)]
+
+    def _cached(self) -> tuple[str, ...]:
+        """The models whose responses may be cached; what others have answered is forgotten."""
+        if self._cache is None:
+            return ()
+        versions = {version for model in self.models.values() for version in model.versions.values()}
+        self._cache.retain(versions)
+        return tuple(sorted({version.model for version in versions if version.is_cached}))
 
     def _check_started(self, now: float) -> None:
         versions = [v for model in self.models.values() for v in model.versions.values()]

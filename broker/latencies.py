@@ -114,6 +114,7 @@ class Latencies:
     """The distributions of one model version."""
 
     SUMMARIES = ("request", "queue", "compute_input", "compute_infer", "compute_output")
+    CACHE_SUMMARIES = ("hit", "miss")
 
     def __init__(self) -> None:
         """All empty; the optional kinds are kept from `configure` on."""
@@ -122,6 +123,7 @@ class Latencies:
         self.compute = Histogram(SECONDS)
         self.first_response: Histogram | None = None
         self.summaries: dict[str, Summary] = {}
+        self.cache_summaries: dict[str, Summary] = {}
 
     def configure(self, config: MetricsConfig) -> None:
         """Keep the optional kinds that are on."""
@@ -129,6 +131,7 @@ class Latencies:
             self.first_response = Histogram(FIRST_RESPONSE_MS)
         if config.summary_latencies:
             self.summaries = {name: Summary() for name in self.SUMMARIES}
+            self.cache_summaries = {name: Summary() for name in self.CACHE_SUMMARIES}
 
     def succeeded(
         self,
@@ -149,6 +152,20 @@ class Latencies:
             stages = (total, queued, input_end - start, output_start - input_end, end - output_start)
             for summary, ns in zip(self.summaries.values(), stages, strict=True):
                 summary.observe(ns / 1e3, now)
+
+    def hit(self, ns: int, now: float) -> None:
+        """One request was answered from the cache, `ns` after its arrival."""
+        self.request.observe(ns / 1e9)
+        self.queue.observe(0)
+        self.responded(ns / 1e9)
+        if self.cache_summaries:
+            self.summaries["queue"].observe(0, now)
+            self.cache_summaries["hit"].observe(ns / 1e3, now)
+
+    def missed(self, ns: int, now: float) -> None:
+        """The cache had no answer, `ns` after the request's arrival."""
+        if self.cache_summaries:
+            self.cache_summaries["miss"].observe(ns / 1e3, now)
 
     def responded(self, seconds: float) -> None:
         """A request has got its first response."""

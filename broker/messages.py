@@ -158,6 +158,7 @@ class Infer(NamedTuple):
     traceparent: str = ""  # W3C trace context of the client
     tracestate: str = ""
     attempt: int = 0  # of the execution that waits for the answer, when a model calls another
+    digest: bytes = b""  # of what decides the answer (`broker.digest`), where that may be cached
 
 
 class Cancel(NamedTuple):
@@ -171,6 +172,12 @@ class Consumed(NamedTuple):
 
     request: int
     responses: int
+
+
+class CachedRead(NamedTuple):
+    """A frontend has read a tensor of a cached response: the reference's generation was minus `entry`."""
+
+    entry: int
 
 
 class GetServerReady(NamedTuple):
@@ -313,12 +320,14 @@ class Directory(NamedTuple):
     """Which backend serves each model, and each backend's shm settings `(default, growth, max)` in bytes.
 
     `decoupled` are the models that send any number of responses to a request. Sent whole whenever it changes. A stale
-    copy costs a frontend only its choice of arena, and the order of responses within a stream.
+    copy costs a frontend only its choice of arena, and the order of responses within a stream. Requests to the models
+    that are `cached` carry a digest.
     """
 
     backends: dict[str, str]
     arenas: dict[str, tuple[int, int, int]]
     decoupled: tuple[str, ...] = ()
+    cached: tuple[str, ...] = ()
 
 
 class Response(NamedTuple):
@@ -390,6 +399,20 @@ class Item(NamedTuple):
     reader: str
     targets: tuple[Target, ...] = ()
     trace: str = ""  # W3C trace context of the execution, as JSON; "" when it is not traced
+
+
+class Keep(NamedTuple):
+    """The responses to these items of an attempt, which follows, are wanted for the cache if they fit in `limit`."""
+
+    attempt: int
+    items: tuple[int, ...]
+    limit: int
+
+
+class Forget(NamedTuple):
+    """Blocks of the worker's that the cache does not need any more, by generation."""
+
+    generations: tuple[int, ...]
 
 
 class Execute(NamedTuple):
@@ -497,6 +520,19 @@ class Responded(NamedTuple):
     attempt: int
     item: int
     result: Result
+
+
+class Kept(NamedTuple):
+    """A copy of a response for the cache, in memory that stays until Forget; comes before its Executed.
+
+    It has taken `ns` nanoseconds.
+    """
+
+    attempt: int
+    item: int
+    outputs: tuple[TensorRef, ...]
+    parameters: Parameters
+    ns: int
 
 
 class Executed(NamedTuple):
@@ -651,6 +687,7 @@ Message: TypeAlias = (
     | Infer
     | Cancel
     | Consumed
+    | CachedRead
     | GetServerReady
     | GetModelReady
     | GetModelMetadata
@@ -672,6 +709,8 @@ Message: TypeAlias = (
     | Answer
     | Load
     | SetVerbosity
+    | Keep
+    | Forget
     | Execute
     | CheckReady
     | ClientRegion
@@ -682,6 +721,7 @@ Message: TypeAlias = (
     | Loaded
     | WarmedUp
     | LoadFailed
+    | Kept
     | Executed
     | Responded
     | ReadyChecked

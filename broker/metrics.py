@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from broker import cache_metrics
 from broker.latencies import Latencies, Sample
 from broker.models import InstanceState, Model, Version, VersionState
 from configs.metrics_config import MetricsConfig
@@ -80,6 +81,7 @@ def families(
         _family(name, "counter", text, [(_labels(v), read(v), "") for v in served]) for name, text, read in counters
     ]
     found.insert(1, _failures(served))
+    found += cache_metrics.by_model(served, _labels, config.counter_latencies)
     found.append(
         _family(
             "nv_inference_pending_request_count",
@@ -102,6 +104,7 @@ def families(
 def _distributions(versions: list[Version], config: MetricsConfig, now: float) -> list[dict[str, Any]]:
     """Histograms of latencies, beyond Triton always on; Triton's own histogram and summaries when asked for."""
     kept = [(_labels(v), v.statistics.latencies) for v in versions]
+    executed = [(_labels(v), v.statistics.latencies) for v in versions if not v.is_cached]
     found = [
         _family(
             f"tidepool_{name}_duration_seconds",
@@ -127,13 +130,13 @@ def _distributions(versions: list[Version], config: MetricsConfig, now: float) -
     for name in Latencies.SUMMARIES:
         samples = [
             sample
-            for labels, one in kept
+            for labels, one in (executed if name == "request" else kept)  # as in Triton
             if name in one.summaries
             for sample in one.summaries[name].samples(labels, config.summary_quantiles, now)
         ]
         text = f"Summary of {name.replace('_', ' ')} durations in microseconds (includes cached requests)"
         found.append(_family(f"nv_inference_{name}_summary_us", "summary", text, samples))
-    return found
+    return found + cache_metrics.summaries(versions, _labels, config.summary_quantiles, now)
 
 
 def _system(system: dict[str, Any]) -> list[dict[str, Any]]:

@@ -135,6 +135,7 @@ class Version:
     pins: int = 0  # requests to ensembles that go on to use it, also when it is being unloaded
     validator: Validator = field(init=False)
     execution_timeout: float | None = field(init=False)  # seconds after which an execution counts as hung; None: never
+    is_cached: bool = field(init=False)  # its responses may be
     retries_started: bool = field(init=False)  # requests that a dead worker had begun may run once more
 
     def __post_init__(self) -> None:
@@ -148,6 +149,8 @@ class Version:
         self.execution_timeout = int(timeout) / 1000 if re.fullmatch("[0-9]{1,12}", timeout) and int(timeout) else None
         is_refused = parameters.get("retry_on_crash", "true").lower() in {"false", "off", "0"}
         self.retries_started = not is_refused and not self.description.decoupled
+        cache = self.description.config.get("response_cache", {})
+        self.is_cached = cache.get("enable", False) and not self.description.decoupled
 
     @staticmethod
     def create(description: ModelDescription, number: int) -> "Version":

@@ -16,16 +16,18 @@ from broker.messages import (
     Executed,
     Infer,
     Item,
+    Kept,
     Part,
     ProtocolError,
     Responded,
     Response,
     Result,
 )
-from broker.models import Attempt, Instance, Model, Version
+from broker.models import Attempt, Instance, Model, Version, VersionState
 from broker.queue import QueueFull
 from broker.regions import Regions
 from broker.request import Request
+from broker.response_cache import ResponseCache
 from broker.runs import Step
 from broker.validation import Rejected, prefix, restore_shape
 from shm.ref import TensorRef
@@ -84,12 +86,14 @@ class Requests:
         regions: Regions,
         out: list[Effect],
         observer: "Observer",
+        cache: ResponseCache | None,
     ) -> None:
         """`out` collects the effects; `observer` decides what is traced and hears of answers."""
         self._models = models
         self._client_regions = client_regions
         self._out = out
         self._observer = observer
+        self._cache = cache
         self._in_flight: dict[tuple[str, int], Request] = {}
         self._attempts = 0
         self._touched: dict[Version, None] = {}  # there may be something to dispatch
@@ -127,6 +131,8 @@ class Requests:
             self._refuse(peer, infer, _refusal(infer, error.code, str(error)), now)
             return
         request = Request(peer, infer, version, accepted.inputs, accepted.batch, now, used)
+        if infer.digest and self._answer_from_cache(request, now):
+            return
         try:
             version.scheduler.enqueue(request)
         except QueueFull:
@@ -182,6 +188,41 @@ class Requests:
             self._note_call(request, caller)
             self.dispatch_touched(now)
             self._refuse_deadlock(request, now)
+
+    def _answer_from_cache(self, request: Request, now: float) -> bool:
+        """Answer a request from the cache, without a place in the queue; False when it has to be executed."""
+        version = request.version
+        if self._cache is None or not version.is_cached:
+            return False
+        ns = int((now - request.message.received) * 1e9)
+        entry = self._cache.look_up(request, ns)
+        if entry is None:
+            version.statistics.missed(ns, now)
+            return False
+        version.statistics.hit(ns, now)
+        if version.preserves_order:
+            request.is_ordered = True
+            version.order.append(request)
+        request.trace = self._observer.begin(version.model, request.message.traceparent)
+        request.ended = now
+        number = request.message.request
+        self._in_flight[request.peer, number] = request
+        model, outputs, parameters = version.model, entry.outputs, entry.parameters
+        self._respond(request, Response(number, ErrorCode.OK, "", model, version.number, outputs, parameters))
+        return True
+
+    def kept(self, instance: Instance, message: Kept) -> None:
+        """A worker has kept a response for the cache. Raises ProtocolError."""
+        if self._cache is None or message.ns < 0:
+            raise ProtocolError(f"{message} was not asked for")
+        attempt, version = instance.attempts.get(message.attempt), instance.version
+        is_known = attempt is not None and 0 <= message.item < len(attempt.requests)
+        if attempt is None or not is_known or version.state is not VersionState.READY:
+            self._cache.refuse(instance.peer, message)
+            return
+        version.statistics.inserted(message.ns)
+        outputs = tuple([restore_shape(version.signature, ref) for ref in message.outputs])
+        self._cache.insert(instance.peer, attempt.requests[message.item], message, outputs)
 
     def _refuse(self, peer: str, infer: Infer, refusal: Response, now: float) -> None:
         refusal = refusal._replace(part=Part.FINAL)
@@ -418,6 +459,8 @@ class Requests:
             request.worker, request.attempt, request.item = peer, number, index
         if version.pins:
             self._ensembles.lend(peer, batch)
+        if self._cache is not None and version.is_cached:
+            self._cache.keep(peer, number, batch)
         items = tuple([self._item(request) for request in batch])
         self._out.append(Send(peer, Execute(number, items)))
 

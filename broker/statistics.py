@@ -55,6 +55,8 @@ class Statistics:
     compute_input: Duration = field(default_factory=Duration)
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
+    cache_hit: Duration = field(default_factory=Duration)
+    cache_miss: Duration = field(default_factory=Duration)
     inference_count: int = 0
     execution_count: int = 0
     last_inference: int = 0
@@ -98,6 +100,23 @@ class Statistics:
         self.compute_output.add_all([t[3] - t[2] for t in times])
         self.latencies.succeeded(totals, queued, times, nows)
 
+    def hit(self, ns: int, now: float) -> None:
+        """One request was answered from the cache, `ns` after its arrival."""
+        self.success.add(ns)
+        self.queue.add(0)
+        self.cache_hit.add(ns)
+        self.latencies.hit(ns, now)
+
+    def missed(self, ns: int, now: float) -> None:
+        """The cache has no answer to a request, which was known `ns` after its arrival."""
+        self.cache_miss.add(ns)
+        self.latencies.missed(ns, now)
+
+    def inserted(self, ns: int) -> None:
+        """The response to a request that was missed is in the cache, which has taken so long."""
+        self.cache_miss.ns += ns
+        self.cache_miss.us += ns // 1000
+
     def warmed_up(self, requests: int, times: tuple[int, int, int, int], epoch_ms: int) -> None:
         """A loading instance has executed so many requests that no client sent: they count, as in Triton."""
         self.executed(requests, times, epoch_ms)
@@ -117,7 +136,6 @@ class Statistics:
     def to_json(self, model: str, version: int) -> dict[str, Any]:
         """One element of `model_stats`."""
         self.settle()
-        none = Duration().to_json()
         return {
             "name": model,
             "version": str(version),
@@ -131,8 +149,8 @@ class Statistics:
                 "compute_input": self.compute_input.to_json(),
                 "compute_infer": self.compute_infer.to_json(),
                 "compute_output": self.compute_output.to_json(),
-                "cache_hit": none,
-                "cache_miss": none,
+                "cache_hit": self.cache_hit.to_json(),
+                "cache_miss": self.cache_miss.to_json(),
             },
             "response_stats": {},
             "batch_stats": [

@@ -29,7 +29,6 @@ def _refused(name: str, kind: type[Scalar], why: str, *harmless: Scalar, repeate
 _THREADS = "Workers and frontends are processes, there is no such thread pool."
 _GPU_MEMORY = "Frameworks allocate GPU and pinned memory themselves, in each worker."
 _TRACING = "Use --trace-config."
-_CACHE = "The response cache is not built yet; a model that enables it is refused."
 
 FOREIGN: tuple[Foreign, ...] = (
     _inert("model_load_thread_count", int, "Every worker loads in its own process, all at once."),
@@ -48,9 +47,7 @@ FOREIGN: tuple[Foreign, ...] = (
     _inert("trace_log_frequency", int, _TRACING),
     _inert("backend_directory", str, "Backends are part of the server, no library is loaded."),
     _inert("repoagent_directory", str, "Repository agents are not built yet; a model that names one is refused."),
-    _inert("cache_config", str, _CACHE, repeated=True),
-    _inert("cache_directory", str, _CACHE),
-    _inert("response_cache_byte_size", int, _CACHE, 0),
+    _inert("cache_directory", str, "Caches are part of the server, no library is loaded."),
     _inert("pinned_memory_pool_byte_size", int, _GPU_MEMORY),
     _inert("cuda_memory_pool_byte_size", str, _GPU_MEMORY, repeated=True),
     _inert("cuda_virtual_address_size", str, _GPU_MEMORY, repeated=True),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from configs import autocomplete, ensemble, instances, layout, pbtxt, policy, unbuilt, validate, warmup
+from configs import autocomplete, cache, ensemble, instances, layout, pbtxt, policy, unbuilt, validate, warmup
 from configs.autocomplete import Kind
 from configs.backend_settings import BACKENDS
 from configs.description import DynamicBatching, ModelDescription, QueuePolicy, TensorSpec
@@ -41,11 +41,12 @@ def describe(
 def _describe(directory: Path, config: Node, server: ServerConfig, gpus: Sequence[str]) -> ModelDescription:
     name = directory.name
     versions, warnings = layout.version_directories(directory)
+    warnings += cache.hint(config, name, server.cache)
     _raise_any([*(what.refusal(name) for what in unbuilt.refused(config)), *ensemble.problems(config, name)])
     kind = _kind(config, name, versions)
     target = instances.Target(name, kind.platform, kind.backend, gpus)
     problems = [*validate.problems(config, name), *_file_problems(config, directory, kind)]
-    problems += warmup.problems(config, directory)
+    problems += [*warmup.problems(config, directory), *cache.problems(config, name)]
     groups = _groups(config, target, problems) if kind.platform != ensemble.PLATFORM else []
     if any(group["kind"] == "KIND_GPU" for group in groups):
         problems += [what.refusal(name) for what in unbuilt.refused_on_gpu(config)]

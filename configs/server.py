@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from configs import backend_settings, cloud, metrics_config, pbtxt, rate_limit, restricted, settings, trace
+from configs import backend_settings, cache, cloud, metrics_config, pbtxt, rate_limit, restricted, settings, trace
 from configs.backend_settings import BackendSettings
 from configs.errors import ConfigError
 from configs.foreign import FOREIGN
@@ -34,6 +34,7 @@ WITH_SYNTAX = (
     "trace_config",
     "metrics_config",
     "rate_limit_resource",
+    "cache_config",
 )
 """Repeatable settings whose values have a syntax of their own."""
 
@@ -112,6 +113,8 @@ class _Load:
         for where, strict in self._read(settings.STRICT):
             self._warnings.append(f"{where} is deprecated, use disable_auto_complete_config")
             values.setdefault("disable_auto_complete_config", strict)
+        if values.get("response_cache_byte_size"):
+            self._warnings.append("response_cache_byte_size is deprecated, use cache_config with local,size=BYTES")
         self._judge_foreign()
         values["model_repository"] = self._repositories()
         values["load_model"] = self._load_models(values.get("model_control_mode", ServerConfig.model_control_mode))
@@ -178,6 +181,10 @@ class _Load:
                 parse(values[name])
             except ValueError as error:
                 yield f"{name}: {error}"
+        try:
+            cache.parse(values["cache_config"], values.get("response_cache_byte_size", 0))
+        except ValueError as error:
+            yield f"cache_config: {error}"
         for name, word in (("http_restricted_api", "api"), ("grpc_restricted_protocol", "protocol")):
             yield from (f"{name}: {problem}" for problem in restricted.problems(values[name], word))
         for name in ("http_header_forward_pattern", "grpc_header_forward_pattern"):

@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from configs import backend_settings
+from configs import backend_settings, cache
 from configs.backend_settings import BackendSettings
+from configs.cache import CacheConfig
 from configs.foreign import FOREIGN
 from configs.options import Option, declared, help_lines, setting
 from configs.tree import Node
@@ -20,6 +21,7 @@ _logging = partial(setting, _LOGGING)
 _http = partial(setting, "HTTP")
 _grpc = partial(setting, "gRPC")
 _metrics = partial(setting, "Metrics")
+_cache = partial(setting, "Response cache")
 _cloud = partial(setting, "SageMaker and Vertex AI")
 _port = partial(partial, form="PORT", low=0, high=65535)
 
@@ -152,6 +154,13 @@ class ServerConfig:
         form="[MODE,]SETTING=VALUE",
     )
 
+    cache_config: tuple[str, ...] = _cache(
+        (),
+        "The response cache: local,size=BYTES keeps that many bytes of responses, for models with response_cache.",
+        form="CACHE,SETTING=VALUE",
+    )
+    response_cache_byte_size: int = _cache(0, "Older name of --cache-config=local,size=BYTES.", low=0, high=2**63 - 1)
+
     allow_metrics: bool = _metrics(True, "Serve metrics for Prometheus.")
     allow_gpu_metrics: bool = _metrics(True, "Include metrics of the GPUs.")
     allow_cpu_metrics: bool = _metrics(True, "Include metrics of the CPU and memory.")
@@ -184,6 +193,11 @@ class ServerConfig:
     entries: Mapping[str, Node] = field(default_factory=dict)  # model_config_list by model name
     in_file: Mapping[str, Any] = field(default_factory=dict)  # the other fields as they stand in server.pbtxt
     warnings: tuple[str, ...] = ()
+
+    @property
+    def cache(self) -> CacheConfig:
+        """The response cache."""
+        return cache.parse(self.cache_config, self.response_cache_byte_size)
 
     def shm(self, backend: str) -> tuple[int, int, int]:
         """(default, growth, max) bytes of a backend's arenas; max 0: no limit of its own."""

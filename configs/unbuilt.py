@@ -32,7 +32,6 @@ _REFUSED = (
 )
 _HINTS = ("optimization", "model_metrics")
 _HINTS_OF_ENSEMBLES = ("max_inflight_requests",)
-_REFUSED_SWITCHES = (("response_cache", "enable"),)
 _REFUSED_OF_GROUPS = ("passive", "secondary_devices")
 _HINTS_OF_GROUPS = ("host_policy",)
 
@@ -42,10 +41,6 @@ def refused(config: Node) -> Iterator[Unbuilt]:
     yield from _set(config, _REFUSED)
     if config.get("runtime") not in ("", f"libtriton_{config.get('backend')}.so"):
         yield Unbuilt(config.at("runtime"), "runtime")
-    for block, switch in _REFUSED_SWITCHES:
-        node: Node | None = config.get(block)
-        if node is not None:
-            yield from _set(node, (switch,))
     for group in config.get("instance_group"):
         yield from _set(group, _REFUSED_OF_GROUPS)
 

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from broker.child import Place
 from broker.messages import (
@@ -23,7 +24,7 @@ from shm.ref import TensorRef
 from shm.region import name_for
 from workers.client_memory import ClientMemory
 from workers.errors import BackendError, MalformedInput
-from workers.outcome import Outcome, Output
+from workers.outcome import Outcome, Output, Response
 
 
 class Outputs:
@@ -31,11 +32,11 @@ class Outputs:
 
     def __init__(self, place: Place, client_memory: ClientMemory, send: Callable[[Message], None]) -> None:
         """There is no memory before `open`."""
-        self._place = place
         self._client_memory = client_memory
         self._send = send
         self._arena: Arena | None = None
         self._model = ""
+        self.names = map(partial(name_for, place.server, place.token), itertools.count())
         self._gone: set[str] = set()  # readers that are dead
         self._lock = threading.Lock()
 
@@ -44,7 +45,7 @@ class Outputs:
         self._model = load.model
         arena = Arena(
             ArenaSettings(load.backend, *load.arena),
-            (name_for(self._place.server, self._place.token, number) for number in itertools.count()),
+            self.names,
             lambda name: self._send(RegionOpened(name)),
             lambda name: self._send(RegionClosed(name)),
         )
@@ -63,8 +64,7 @@ class Outputs:
             return Result(outcome.code, outcome.of(self._model, item.request_id), (), {})
         if isinstance(outcome, BackendError):
             return Result(outcome.code, str(outcome), (), {})
-        wanted = item.outputs
-        outputs = [o for o in outcome.outputs if not wanted or o.name in wanted]
+        outputs = requested(item, outcome)
         try:
             refs = self._store(outputs, item) if outputs else ()
         except ArenaFull as error:
@@ -157,3 +157,8 @@ class Outputs:
             )
         self._client_memory.write(target.region, target.offset, data)
         return TensorRef(name, datatype, shape, size, None, target.region, target.offset)
+
+
+def requested(item: Item, response: Response) -> list[Output]:
+    """The outputs that a request asks for."""
+    return [output for output in response.outputs if not item.outputs or output.name in item.outputs]

@@ -21,8 +21,10 @@ from broker.messages import (
     ErrorCode,
     Execute,
     Executed,
+    Forget,
     Hello,
     Item,
+    Keep,
     Load,
     Loaded,
     LoadFailed,
@@ -48,6 +50,7 @@ from workers.client_memory import ClientMemory
 from workers.connection import Connection
 from workers.errors import BackendError, printable
 from workers.inputs import Inputs
+from workers.keeping import Keeping
 from workers.model import ModelSpec
 from workers.outcome import Outcome
 from workers.outputs import Outputs
@@ -69,6 +72,7 @@ class Worker:
         self._regions = Regions()
         self._client_memory = ClientMemory()
         self._outputs = Outputs(place, self._client_memory, self._connection.send)
+        self._keeping = Keeping(self._outputs.names, self._connection.send)
         self._streams = Streams(self._connection, self._outputs)
         self._calls = Calls(self._connection, self._outputs, self._regions)
         inputs = Inputs(self._regions, self._client_memory)
@@ -108,6 +112,10 @@ class Worker:
                 self._outputs.pass_on(message)
             case Credit():
                 self._streams.credit(message)
+            case Keep():
+                self._keeping.want(message)
+            case Forget():
+                self._keeping.forget(message)
             case Abandon(attempt, index):
                 self._streams.abandon(attempt, index)
             case Response():
@@ -145,8 +153,9 @@ class Worker:
 
     def _beat(self) -> None:
         used, mapped = self._outputs.trim()
+        kept, kept_mapped = self._keeping.trim()
         self._regions.retry_close()
-        self._connection.send(Beat(used, mapped))
+        self._connection.send(Beat(used + kept, mapped + kept_mapped))
 
     # ------------------------------------------------------------------------------------------- load and unload
 
@@ -188,6 +197,7 @@ class Worker:
         self._status[0] = attempt
         outcomes = self._outcomes(items, execution)
         execution.outputs_are_computed()
+        self._keeping.keep(attempt, items, outcomes)
         result = self._outputs.result
         results = tuple([_OPEN if o is None else result(item, o) for item, o in zip(items, outcomes, strict=True)])
         self._streams.executed(attempt)

@@ -10,7 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from broker import metrics
+from broker import cache_metrics, metrics
+from broker.response_cache import ResponseCache
 from configs.metrics_config import MetricsConfig
 from configs.options import flag_of
 from configs.settings import OPTIONS
@@ -19,11 +20,7 @@ from tests.support.server import Server
 
 OTHERS_FLAGS = {"--shm-size", "--ipc", "--gpus", "--extra-index-url", "--data-binary"}
 """Flags of other programs that the pages mention."""
-TRITONS_METRICS = {
-    "nv_pinned_memory_pool_total_bytes",
-    "nv_pinned_memory_pool_used_bytes",
-    "nv_cache_num_hits_per_model",
-}
+TRITONS_METRICS = {"nv_pinned_memory_pool_total_bytes", "nv_pinned_memory_pool_used_bytes"}
 """Metrics that the pages mention because they are missing."""
 TOP = ("ARCHITECTURE.md", "broker", "workers", "frontends", "shm", "configs", "tests", "bench", "docs", "examples")
 
@@ -131,7 +128,8 @@ def _anchors(page: Path) -> set[str]:
 
 
 def _families() -> set[str]:
-    return {family["name"] for family in metrics.families({}, {}, {}, MetricsConfig(), 0.0)}
+    families = metrics.families({}, {}, {}, MetricsConfig(), 0.0) + cache_metrics.of_the_cache(ResponseCache(1, []))
+    return {family["name"] for family in families}
 
 
 def _script_flags() -> set[str]:

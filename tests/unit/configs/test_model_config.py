@@ -381,7 +381,6 @@ def test_the_transaction_policy(described: Describe, text: str, expected: bool) 
         "sequence_batching { }",
         'model_operations { op_library_filename: "libx.so" }',
         'model_repository_agents { agents { name: "checksum" } }',
-        "response_cache { enable: true }",
         'runtime: "other.py"',
         "instance_group { passive: true }",
         "instance_group { secondary_devices { } }",
@@ -569,6 +568,27 @@ def test_the_models_of_the_demonstration_are_described_without_a_warning(directo
     model = describe(directory, server.entries.get(directory.name), server, ())
     assert model.warnings == ()
     assert len(model.instances) == (2 if directory.name == "digits" else 1)
+
+
+# --- response cache
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("model_transaction_policy { decoupled: true }", "'decoupled' transaction policy")],
+)
+def test_models_whose_responses_cannot_be_cached(described: Describe, text: str, reason: str) -> None:
+    (line,) = lines_of(described, f"{text} response_cache {{ enable: true }}")
+    assert line.endswith(
+        f": Response Cache does not currently support model m with {reason}. Please disable the response cache."
+    )
+
+
+def test_a_model_that_asks_for_a_cache_that_the_server_lacks_is_warned(described: Describe) -> None:
+    text = "response_cache { enable: true }"
+    (warning,) = described(text).warnings
+    assert warning.endswith(":1:18: 'response_cache' of model 'm' has no effect here: there is no --cache-config")
+    assert described(text, server=ServerConfig(cache_config=("local,size=5",))).warnings == ()
 
 
 # --- warm-up

@@ -1,0 +1,169 @@
+"""The response cache in a real server: equal requests are executed once, and get equal answers."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from tests.support.clients import PROTOCOLS, Client
+from tests.support.repository import instances, tensor, write_model
+from tests.support.server import Server
+
+SOURCE = '''
+import time
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    """Answers IN times FACTOR as OUT, and how often it was executed as COUNT."""
+
+    def initialize(self, args):
+        self.count = 0
+
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        given = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
+        if given.size and given.flat[0] == 13:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError("unlucky"))
+        self.count += 1
+        outputs = [pb_utils.Tensor("OUT", given * 2), pb_utils.Tensor("COUNT", np.array([self.count], np.int32))]
+        wanted = [output for output in outputs if output.name() in request.requested_output_names()]
+        return pb_utils.InferenceResponse(wanted, parameters={"count": self.count})
+'''
+CACHED = "response_cache { enable: true }\n"
+SIZE = 8 << 20
+
+
+def write_counting(server: Server, name: str, more: str) -> None:
+    io = f"input [ {tensor('IN')} ]\noutput [ {tensor('OUT')}, {tensor('COUNT', 'TYPE_INT32', '[ 1 ]')} ]\n"
+    directory = write_model(server.repository, name, f'backend: "python"\n{io}{more}\n')
+    (directory / "1" / "model.py").write_text(SOURCE)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(
+        tmp_path_factory.mktemp("cached"), "", f"--cache-config=local,size={SIZE}", "--model-control-mode=explicit"
+    )
+    server.flags += [f"--load-model={name}" for name in ("cached", "pair", "plain")]
+    write_counting(server, "cached", CACHED + instances(1))
+    write_counting(server, "pair", CACHED + instances(2))
+    write_counting(server, "plain", instances(1))
+    with server:
+        yield server
+
+
+@pytest.fixture(params=PROTOCOLS)
+def client(request: pytest.FixtureRequest, server: Server) -> Iterator[Client]:
+    with Client(request.param, server) as connected:
+        connected.raw.unload_model("cached")  # nothing is left of other tests
+        connected.raw.load_model("cached")
+        yield connected
+
+
+def counted(client: Client, model: str = "cached") -> dict[str, int]:
+    found = client.statistics(model)
+    stats = {name: duration.get("count", 0) for name, duration in found["inference_stats"].items()}
+    return {**stats, "executed": found.get("execution_count", 0), "inferences": found.get("inference_count", 0)}
+
+
+@pytest.mark.parametrize("size", [2, 1000, 300_000], ids=["inline", "block", "large"])
+def test_an_equal_request_is_not_executed_again(client: Client, size: int) -> None:
+    given = np.arange(size, dtype=np.float32)
+    first, second = [client.infer("cached", {"IN": given}, request_id=str(n)) for n in range(2)]
+    np.testing.assert_array_equal(second["OUT"], given * 2)
+    assert (first["COUNT"], second["COUNT"]) == (1, 1)
+    assert counted(client) == {
+        **dict.fromkeys(("success", "queue"), 2),
+        **dict.fromkeys(("compute_input", "compute_infer", "compute_output", "executed", "inferences"), 1),
+        **dict.fromkeys(("cache_hit", "cache_miss"), 1),
+        "fail": 0,
+    }
+
+
+def test_what_decides_the_answer_decides_whether_it_is_the_same(client: Client) -> None:
+    given = np.arange(4, dtype=np.float32)
+    for options in ({}, {"parameters": {"a": 1}}, {"parameters": {"a": "1"}}, {"sequence_id": 5}):
+        client.infer("cached", {"IN": given}, **options)
+    client.infer("cached", {"IN": given[:2]})
+    client.infer("cached", {"IN": given[::-1].copy()})
+    assert counted(client)["executed"] == 6
+    for options in ({}, {"parameters": {"a": "1"}}, {"priority": 3}, {"timeout": 1000}, {"request_id": "x"}):
+        client.infer("cached", {"IN": given}, **options)
+    assert counted(client)["executed"] == 6
+
+
+def test_the_answer_has_what_was_asked_for(client: Client) -> None:
+    given = np.arange(4, dtype=np.float32)
+    asked = client._module.InferRequestedOutput("COUNT")
+    for _ in range(2):
+        assert set(client.infer("cached", {"IN": given}, outputs=[asked])) == {"COUNT"}
+        assert set(client.infer("cached", {"IN": given})) == {"OUT", "COUNT"}
+    assert counted(client)["executed"] == 2
+
+
+def test_response_parameters_and_the_request_s_id_are_in_the_cached_answer(client: Client) -> None:
+    given = np.arange(4, dtype=np.float32)
+    for request_id in ("a", "b"):
+        result = client.result("cached", {"IN": given}, request_id=request_id).get_response()
+        if client.protocol == "http":
+            assert (result["id"], result["parameters"]) == (request_id, {"count": 1})
+        else:
+            assert (result.id, result.parameters["count"].int64_param) == (request_id, 1)
+
+
+def test_errors_are_not_cached(client: Client) -> None:
+    for _ in range(2):
+        with pytest.raises(InferenceServerException, match="unlucky"):
+            client.infer("cached", {"IN": np.array([13], np.float32)})
+    found = counted(client)
+    assert (found["executed"], found["fail"], found["cache_miss"], found["cache_hit"]) == (2, 2, 2, 0)
+
+
+def test_what_was_answered_before_a_reload_is_forgotten(client: Client) -> None:
+    given = np.arange(4, dtype=np.float32)
+    client.infer("cached", {"IN": given})
+    client.raw.load_model("cached", config=json.dumps(changed(client)))
+    client.infer("cached", {"IN": given})
+    assert (counted(client)["cache_hit"], counted(client)["cache_miss"]) == (0, 1)
+
+
+def changed(client: Client) -> dict[str, object]:
+    """The model's configuration with another parameter."""
+    config = client.raw.get_model_config("cached", **({"as_json": True} if client.protocol == "grpc" else {}))
+    config = config.get("config", config)
+    return {**config, "parameters": {"x": {"string_value": client.protocol}}}
+
+
+def test_models_without_it_are_executed_each_time(client: Client) -> None:
+    given = np.arange(4, dtype=np.float32)
+    first, second = [client.infer("plain", {"IN": given})["COUNT"] for _ in range(2)]
+    assert second == first + 1
+    assert counted(client, "plain")["cache_miss"] == 0
+
+
+def test_large_answers_push_out_the_oldest(client: Client, server: Server) -> None:
+    evicted = server.metric("nv_cache_num_evictions") or 0
+    for number in range(30):
+        given = np.full(SIZE // 40, 100 + number, np.float32)
+        for _ in range(2):
+            np.testing.assert_array_equal(client.infer("pair", {"IN": given})["OUT"], given * 2)
+    assert (server.metric("nv_cache_num_evictions") or 0) > evicted
+    assert 0.5 < (server.metric("nv_cache_util") or 0) <= 1
+
+
+def test_the_metrics_page(client: Client, server: Server) -> None:
+    hits, lookups = server.metric("nv_cache_num_hits") or 0, server.metric("nv_cache_num_lookups") or 0
+    for _ in range(3):
+        client.infer("cached", {"IN": np.arange(4, dtype=np.float32)})
+    labels = {"model": "cached", "version": "1"}
+    assert server.metric("nv_cache_num_hits_per_model", **labels) == 2
+    assert server.metric("nv_cache_num_misses_per_model", **labels) == 1
+    assert server.metric("nv_cache_num_hits_per_model", model="plain") is None
+    assert server.metric("nv_cache_num_hits") == hits + 2
+    assert server.metric("nv_cache_num_lookups") == lookups + 3
+    assert (server.metric("nv_cache_num_entries") or 0) >= 1
