@@ -1,6 +1,8 @@
 """The response cache in a real server: equal requests are executed once, and get equal answers."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +12,7 @@ from tritonclient.utils import InferenceServerException
 from tests.support.clients import PROTOCOLS, Client
 from tests.support.repository import instances, tensor, write_model
 from tests.support.server import Server
+from tests.support.waiting import until
 
 SOURCE = '''
 import time
@@ -154,6 +157,32 @@ def test_large_answers_push_out_the_oldest(client: Client, server: Server) -> No
             np.testing.assert_array_equal(client.infer("pair", {"IN": given})["OUT"], given * 2)
     assert (server.metric("nv_cache_num_evictions") or 0) > evicted
     assert 0.5 < (server.metric("nv_cache_util") or 0) <= 1
+
+
+def test_protocols_share_answers(server: Server) -> None:
+    given = np.full(5000, 77, np.float32)
+    with Client("http", server) as http, Client("grpc", server) as grpc:
+        counts = [client.infer("cached", {"IN": given})["COUNT"].item() for client in (http, grpc, http)]
+    assert len(set(counts)) == 1
+
+
+def test_forgotten_answers_leave_no_memory_behind(client: Client, server: Server) -> None:
+    for number in range(20):
+        client.infer("cached", {"IN": np.full(SIZE // 40, 200 + number, np.float32)})
+    client.infer("cached", {"IN": np.full(SIZE // 5, 300, np.float32)})
+
+    def used() -> float:
+        return server.metric("tidepool_instance_shm_used_bytes", model="cached") or 0
+
+    until(lambda: 0 < used() <= SIZE, 10, "what was evicted is given back")
+
+
+def test_answers_that_lay_in_a_dead_worker_are_computed_again(client: Client, server: Server) -> None:
+    given = np.full(5000, 55, np.float32)
+    client.infer("cached", {"IN": given})
+    for worker in server.pids("workers"):
+        os.kill(worker, signal.SIGKILL)
+    np.testing.assert_array_equal(client.infer("cached", {"IN": given})["OUT"], given * 2)
 
 
 def test_the_metrics_page(client: Client, server: Server) -> None:
