@@ -141,6 +141,15 @@ def test_blocks_are_given_back_after_the_reload_when_they_have_been_read() -> No
     assert served.tell(served.frontend, CachedRead(-ref.generation)) == [Forget((3,))]
 
 
+def test_what_a_dead_frontend_was_reading_is_given_back() -> None:
+    served = Served()
+    served.executed(b"d", block())
+    served.ask_for(b"d")
+    served.tell(served.of("repository")[0].token, ModelRemoved("m"))
+    effects = served.core.lost(served.frontend, Death("killed", True, 0, ()), served.now)
+    assert Send(served.worker, Forget((3,))) in effects
+
+
 def test_a_response_that_comes_after_its_version_has_gone_is_not_cached() -> None:
     served = Served()
     _, execute = served.ask_for(b"d")

@@ -85,9 +85,9 @@ def test_what_is_not_kept(kit: Kit, outcome: Response | BackendError | None) -> 
 
 
 def test_without_room_nothing_is_kept_and_nothing_lost(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    free: Callable[[], tuple[int, int]] = lambda: (1 << 20, 1 << 21)  # noqa: E731
+    free: Callable[[], tuple[int, int]] = lambda: (1 << 22, 1 << 22)  # noqa: E731
     monkeypatch.setattr(keeping, "free_bytes", free)
     kit.keeping.want(Keep(5, (0,), 1 << 30))
-    kit.keeping.keep(5, [request()], [response(bytes(1 << 19), bytes(1 << 19))])
+    kit.keeping.keep(5, [request()], [response(bytes(1 << 20), bytes(3 << 20))])
     assert kit.kept() == []
     assert kit.keeping.trim()[0] == 0
