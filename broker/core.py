@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from broker import answers, cache_metrics, metrics
 from broker.client_regions import ClientRegions
@@ -24,6 +24,8 @@ from broker.messages import (
     Answer,
     Beat,
     CachedRead,
+    CacheFound,
+    CacheStored,
     Cancel,
     ChangeMetric,
     Consumed,
@@ -82,6 +84,7 @@ from broker.observer import RequestObserver
 from broker.rate_limiter import RateLimiter
 from broker.readiness import Readiness
 from broker.regions import Regions
+from broker.remote_cache import RemoteCache
 from broker.requests import Death, Requests
 from broker.response_cache import ResponseCache
 from broker.tracing import Tracing
@@ -89,6 +92,8 @@ from broker.validation import Rejected
 from configs import metrics_config, rate_limit, trace
 from configs.description import ModelDescription
 from configs.server import ServerConfig
+
+_Message = TypeVar("_Message")
 
 TICK_SECONDS = 1.0
 SILENCE_SECONDS = 10.0
@@ -144,7 +149,7 @@ class Core:
         self._tracing = Tracing(trace.parse(config.trace_config), seed=int(epoch_offset * 1e6))
         self._log_settings = LogSettings(config)
         self._observer = RequestObserver(self._tracing, config.log_access, epoch_offset, self._out)
-        self._cache = ResponseCache(config.cache.byte_size, self._out) if config.cache.name else None
+        self._cache = self._make_cache()
         self._regions = Regions()
         limiter = RateLimiter(rate_limit.parse(config.rate_limit_resource)) if config.rate_limit != "off" else None
         around = (self.models, self._client_regions, self._regions, self._out, self._observer, self._cache)
@@ -179,6 +184,8 @@ class Core:
             for number in range(count):
                 self._launch(role, f"{role}_{number}")
         self._launch("repository", "repository")
+        if isinstance(self._cache, RemoteCache):
+            self._launch("cache", "cache")
         return self._take(now)
 
     def started(self, token: str, pid: int, now: float) -> None:
@@ -235,9 +242,11 @@ class Core:
             if peer.role in READERS:
                 if self._cache is not None:
                     self._cache.frontend_lost(token)
-                self._out += self._regions.frontend_lost(token, self._tokens_of("worker"))
+                self._out += self._regions.frontend_lost(token, self._tokens_of("worker", "cache"))
                 self.requests.frontend_lost(token, now)
                 self._readiness.frontend_lost(token)
+            if peer.role == "cache":
+                self._cache_lost(token, now)
             if peer.role == "repository":
                 self._observer.repository = None
                 self.control.repository_lost()
@@ -320,6 +329,8 @@ class Core:
             Cancel: lambda peer, message, now: requests.cancel(peer.token, message.request, now),
             Consumed: lambda peer, message, now: requests.consumed(peer.token, message),
             CachedRead: self._cached_read,
+            CacheFound: lambda peer, message, now: requests.found(_of_the_cache(peer, message), now),
+            CacheStored: self._cache_stored,
             Kept: lambda peer, message, now: requests.kept(instance(peer), message),
             Executed: self._executed,
             Responded: self._responded,
@@ -388,6 +399,24 @@ class Core:
         self.requests.responded(instance, message, now)
         self.fleet.executed(instance, now)
 
+    def _make_cache(self) -> ResponseCache | RemoteCache | None:
+        match self.config.cache.name:
+            case "local":
+                return ResponseCache(self.config.cache.byte_size, self._out)
+            case "redis":
+                return RemoteCache(self._out)
+            case _:
+                return None
+
+    def _cache_stored(self, peer: Peer, message: CacheStored, _now: float) -> None:
+        if isinstance(self._cache, RemoteCache):
+            self._cache.stored(_of_the_cache(peer, message))
+
+    def _cache_lost(self, token: str, now: float) -> None:
+        self._out += self._regions.caller_lost(token, (), ())
+        self._regions.worker_lost(token)
+        self.requests.cache_lost(now)
+
     def _cached_read(self, peer: Peer, message: CachedRead, _now: float) -> None:
         if self._cache is not None:
             self._cache.read(peer.token, message.entry)
@@ -421,7 +450,8 @@ class Core:
     def _metrics(self) -> list[dict[str, Any]]:
         config = metrics_config.parse(self.config.metrics_config)
         own = metrics.families(self.models, self._memory, self._system, config, self._now)
-        return own + cache_metrics.of_the_cache(self._cache) + self._custom_metrics.families()
+        cache = self._cache if isinstance(self._cache, ResponseCache) else None
+        return own + cache_metrics.of_the_cache(cache) + self._custom_metrics.families()
 
     def _model_ready(self, peer: Peer, question: GetModelReady, now: float) -> None:
         is_ready = answers.is_model_ready(self.models, question.model, question.version)
@@ -474,10 +504,14 @@ class Core:
             self.fleet.hello(peer.token, hello.pid)
             self._out += self._regions.joined(peer.token, [*self._tokens_of(*READERS), *self._callers])
             self._out += self._client_regions.joined(peer.token)
+        elif peer.role == "cache" and isinstance(self._cache, RemoteCache):
+            self._cache.joined(peer.token)
+            self._out.append(Send(peer.token, Welcome({"cache": self.config.cache.options})))
+            self._out += self._regions.joined(peer.token, self.fleet.workers)
         elif peer.role != "repository":
             self._out += [Send(peer.token, Welcome(self._frontends.options)), Send(peer.token, self._directory)]
             if peer.role in READERS:
-                self._out += self._regions.joined(peer.token, self.fleet.workers)
+                self._out += self._regions.joined(peer.token, [*self.fleet.workers, *self._tokens_of("cache")])
 
     def _reply(self, peer: Peer, request: int, content: Callable[[], Any]) -> None:
         try:
@@ -533,10 +567,12 @@ class Core:
         return bool(instance.attempts) or instance.ready_at is None or instance.state is InstanceState.DRAINING
 
     def _readers_of(self, peer: Peer) -> list[str]:
+        if peer.role == "cache":
+            return self._tokens_of(*READERS)
         if peer.role != "worker":
             return self._tokens_of("worker")
         readers = self._tokens_of("worker") if peer.token in self._callers else sorted(self._callers)
-        return [*self._tokens_of(*READERS), *readers]
+        return [*self._tokens_of(*READERS, "cache"), *readers]
 
     def _tokens_of(self, *roles: str) -> list[str]:
         """The peers of these roles that have said hello."""
@@ -571,7 +607,7 @@ class Core:
             self._release_paths()
         if self._regions.has_orphans:
             self._out += self._regions.close_orphans(
-                [*self._tokens_of(*READERS), *self._callers], self.requests.held_regions()
+                [*self._tokens_of(*READERS, "cache"), *self._callers], self.requests.held_regions()
             )
         if not self.is_started and self._is_scanned:
             self._check_started(now)
@@ -642,3 +678,10 @@ def _description(wire: dict[str, Any]) -> ModelDescription:
         return ModelDescription.from_wire(wire)
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError(f"no model description: {error!r}") from None
+
+
+def _of_the_cache(peer: Peer, message: _Message) -> _Message:
+    """What only the cache's process may say. Raises ProtocolError."""
+    if peer.role != "cache":
+        raise ProtocolError(f"{type(message).__name__} is not for {peer.role}")
+    return message

@@ -593,6 +593,41 @@ class DropMetric(NamedTuple):
     labels: Any
 
 
+# ----------------------------------------------------------------------------------------------- broker <-> cache
+
+
+class CacheGet(NamedTuple):
+    """Asks the cache process for a response; `reader` is the peer that will read its outputs."""
+
+    number: int
+    key: str
+    reader: str
+
+
+class CacheFound(NamedTuple):
+    """The answer to CacheGet."""
+
+    number: int
+    is_hit: bool
+    outputs: tuple[TensorRef, ...]
+    parameters: Parameters
+
+
+class CachePut(NamedTuple):
+    """Tells the cache process to store a response."""
+
+    number: int
+    key: str
+    outputs: tuple[TensorRef, ...]
+    parameters: Parameters
+
+
+class CacheStored(NamedTuple):
+    """The outputs of this CachePut are not needed any more, whatever has become of it."""
+
+    number: int
+
+
 # ----------------------------------------------------------------------------------------------- repository -> broker
 
 
@@ -741,6 +776,10 @@ Message: TypeAlias = (
     | PathUnused
     | MemorySampled
     | Sample
+    | CacheGet
+    | CacheFound
+    | CachePut
+    | CacheStored
 )
 
 _CLASSES: tuple[type[Any], ...] = get_args(Message)

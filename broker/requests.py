@@ -9,6 +9,7 @@ from broker.effects import Effect, Emit, Kill, Send
 from broker.ensembles import Ensembles, Hooks
 from broker.messages import (
     Abandon,
+    CacheFound,
     Consumed,
     Credit,
     ErrorCode,
@@ -17,6 +18,7 @@ from broker.messages import (
     Infer,
     Item,
     Kept,
+    Parameters,
     Part,
     ProtocolError,
     Responded,
@@ -26,6 +28,7 @@ from broker.messages import (
 from broker.models import Attempt, Instance, Model, Version, VersionState
 from broker.queue import QueueFull
 from broker.regions import Regions
+from broker.remote_cache import RemoteCache
 from broker.request import Request
 from broker.response_cache import ResponseCache
 from broker.runs import Step
@@ -86,7 +89,7 @@ class Requests:
         regions: Regions,
         out: list[Effect],
         observer: "Observer",
-        cache: ResponseCache | None,
+        cache: ResponseCache | RemoteCache | None,
     ) -> None:
         """`out` collects the effects; `observer` decides what is traced and hears of answers."""
         self._models = models
@@ -190,26 +193,69 @@ class Requests:
             self._refuse_deadlock(request, now)
 
     def _answer_from_cache(self, request: Request, now: float) -> bool:
-        """Answer a request from the cache, without a place in the queue; False when it has to be executed."""
-        version = request.version
-        if self._cache is None or not version.is_cached:
+        """Look for the answer in the cache, without a place in the queue; False when the request has to be executed."""
+        version, cache = request.version, self._cache
+        if cache is None or not version.is_cached:
             return False
         ns = int((now - request.message.received) * 1e9)
-        entry = self._cache.look_up(request, ns)
+        if isinstance(cache, RemoteCache) and cache.ask(request):
+            self._begin(request)
+            version.executing += 1  # it does not go before the answer has come
+            return True
+        entry = None if isinstance(cache, RemoteCache) else cache.look_up(request, ns)
         if entry is None:
             version.statistics.missed(ns, now)
             return False
-        version.statistics.hit(ns, now)
-        if version.preserves_order:
-            request.is_ordered = True
-            version.order.append(request)
-        request.trace = self._observer.begin(version.model, request.message.traceparent)
-        request.ended = now
-        number = request.message.request
-        self._in_flight[request.peer, number] = request
-        model, outputs, parameters = version.model, entry.outputs, entry.parameters
-        self._respond(request, Response(number, ErrorCode.OK, "", model, version.number, outputs, parameters))
+        self._begin(request)
+        self._answer_cached(request, entry.outputs, entry.parameters, now)
         return True
+
+    def _begin(self, request: Request) -> None:
+        if request.version.preserves_order:
+            request.is_ordered = True
+            request.version.order.append(request)
+        request.trace = self._observer.begin(request.version.model, request.message.traceparent)
+        self._in_flight[request.peer, request.message.request] = request
+
+    def _answer_cached(
+        self, request: Request, outputs: tuple[TensorRef, ...], parameters: Parameters, now: float
+    ) -> None:
+        """The cache has the answer."""
+        version, message = request.version, request.message
+        version.statistics.hit(int((now - message.received) * 1e9), now)
+        request.ended = now
+        number, model = message.request, version.model
+        self._respond(request, Response(number, ErrorCode.OK, "", model, version.number, outputs, parameters))
+
+    def found(self, message: CacheFound, now: float) -> None:
+        """The remote cache has been asked for the answer to a request."""
+        request = self._cache.found(message) if isinstance(self._cache, RemoteCache) else None
+        if request is not None and message.is_hit:
+            request.version.executing -= 1
+            self._answer_cached(request, message.outputs, message.parameters, now)
+        elif request is not None:
+            self._execute_after_all(request, now)
+
+    def cache_lost(self, now: float) -> None:
+        """The remote cache's process is dead: what it was asked for has to be executed."""
+        for request in self._cache.process_lost() if isinstance(self._cache, RemoteCache) else ():
+            self._execute_after_all(request, now)
+
+    def _execute_after_all(self, request: Request, now: float) -> None:
+        version, message = request.version, request.message
+        version.executing -= 1
+        version.statistics.missed(int((now - message.received) * 1e9), now)
+        request.enqueued = now
+        if request.is_cancelled or request.is_orphan:
+            self._fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
+            return
+        try:
+            version.scheduler.enqueue(request)
+        except QueueFull:
+            text = f"{prefix(message.request_id)}Exceeds maximum queue size"
+            self._respond(request, _refusal(message, ErrorCode.UNAVAILABLE, text))
+            return
+        self._touched[version] = None
 
     def kept(self, instance: Instance, message: Kept) -> None:
         """A worker has kept a response for the cache. Raises ProtocolError."""

@@ -24,6 +24,7 @@ MODULES = {
     "sagemaker": "frontends.http.sagemaker",
     "vertex_ai": "frontends.http.vertex_ai",
     "repository": "broker.repository",
+    "cache": "broker.redis_cache",
 }
 """What runs in each role."""
 

@@ -156,7 +156,9 @@ class ServerConfig:
 
     cache_config: tuple[str, ...] = _cache(
         (),
-        "The response cache: local,size=BYTES keeps that many bytes of responses, for models with response_cache.",
+        "The response cache, for models with response_cache: local,size=BYTES keeps that many bytes of responses; "
+        "redis,host=HOST and redis,port=PORT (6379), also db, user, password, connect_timeout and socket_timeout (in "
+        "milliseconds, 500), keep them in Redis.",
         form="CACHE,SETTING=VALUE",
     )
     response_cache_byte_size: int = _cache(0, "Older name of --cache-config=local,size=BYTES.", low=0, high=2**63 - 1)
