@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from broker.child import Place
@@ -41,6 +42,8 @@ from shm.tensor import Regions
 
 _FINAL = Part.FINAL.value
 BEAT_SECONDS = 1.0
+LONG = 1 << 20
+"""Bytes of input whose digest is computed in a thread."""
 ADMISSION_SECONDS = 5.0
 """How long a request waits for shared memory before it is refused."""
 ROOM_SECONDS = 0.25
@@ -118,9 +121,11 @@ class Client:
 
         When the caller is cancelled the broker is told, and a response that comes later is dropped here.
         """
+        if self._cached:
+            request = await self._digested(request, blocks)
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._pending[request.request] = _Pending(future, None, blocks)
-        self._send_request(request, blocks)
+        self._send(request)
         try:
             return await future
         except asyncio.CancelledError:
@@ -132,16 +137,31 @@ class Client:
 
     def submit(self, request: Infer, blocks: list[Block], receiver: Receiver) -> None:
         """Send a request whose one response goes to `receiver` as soon as it is here; see `infer`, `cancel`."""
+        if request.model in self._cached:
+            request = request._replace(digest=self._digest(request, blocks)())
         self._pending[request.request] = _Pending(receiver, None, blocks)
-        self._send_request(request, blocks)
-
-    def _send_request(self, request: Infer, blocks: list[Block]) -> None:
-        """Send a request, with the digest of what decides its answer if that may be cached."""
-        if request.model in self._cached and not request.targets:
-            views = {block.region.name: block.region.view for block in blocks}
-            if all(ref.data is not None or ref.region in views for ref in request.inputs):
-                request = request._replace(digest=digest(request, lambda ref: _content(ref, views)))
         self._send(request)
+
+    def _digest(self, request: Infer, blocks: list[Block]) -> Callable[[], bytes]:
+        """Computes the digest of what decides a request's answer; empty when that lies in memory of the client's."""
+        views = {block.region.name: block.region.view for block in blocks}
+        if request.targets or not all(ref.data is not None or ref.region in views for ref in request.inputs):
+            return bytes
+        return partial(_digest_or_nothing, request, views)
+
+    async def _digested(self, request: Infer, blocks: list[Block]) -> Infer:
+        """The request with its digest, if its answer may be cached; long inputs are read beside the loop."""
+        if request.model not in self._cached:
+            return request
+        compute = self._digest(request, blocks)
+        if sum(ref.byte_size for ref in request.inputs) <= LONG:
+            return request._replace(digest=compute())
+        computing = asyncio.ensure_future(asyncio.to_thread(compute))
+        try:
+            return request._replace(digest=await asyncio.shield(computing))
+        except asyncio.CancelledError:
+            computing.add_done_callback(lambda _: self.release(blocks))  # not while they are read
+            raise
 
     def cancel(self, number: int) -> None:
         """Nobody waits for this request any more: the broker is told, a response that comes later is dropped."""
@@ -156,9 +176,11 @@ class Client:
         The outputs of a response are to be read and given back (`done_with`) before the next is asked for; that lets
         the model send on. When the iteration is ended early the broker is told.
         """
+        if self._cached:
+            request = await self._digested(request, blocks)
         queue: asyncio.Queue[Response] = asyncio.Queue()
         self._pending[request.request] = _Pending(None, queue, blocks)
-        self._send_request(request, blocks)
+        self._send(request)
         is_final = False
         try:
             while not is_final:
@@ -370,6 +392,14 @@ class Client:
         used = sum(arena.used_byte_size for arena in self._arenas.values())
         self._send(Beat(used, sum(arena.byte_size for arena in self._arenas.values())))
         asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
+
+
+def _digest_or_nothing(request: Infer, views: dict[str, memoryview]) -> bytes:
+    """Nothing for what cannot be packed: it is refused when it is sent."""
+    try:
+        return digest(request, lambda ref: _content(ref, views))
+    except (TypeError, ValueError, OverflowError):
+        return b""
 
 
 def _content(ref: TensorRef, views: dict[str, memoryview]) -> Buffer:
