@@ -7,7 +7,6 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from broker.child import Place
@@ -147,7 +146,7 @@ class Client:
         views = {block.region.name: block.region.view for block in blocks}
         if request.targets or not all(ref.data is not None or ref.region in views for ref in request.inputs):
             return bytes
-        return partial(_digest_or_nothing, request, views)
+        return lambda: digest(request, lambda ref: _content(ref, views))
 
     async def _digested(self, request: Infer, blocks: list[Block]) -> Infer:
         """The request with its digest, if its answer may be cached; long inputs are read beside the loop."""
@@ -392,14 +391,6 @@ class Client:
         used = sum(arena.used_byte_size for arena in self._arenas.values())
         self._send(Beat(used, sum(arena.byte_size for arena in self._arenas.values())))
         asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
-
-
-def _digest_or_nothing(request: Infer, views: dict[str, memoryview]) -> bytes:
-    """Nothing for what cannot be packed: it is refused when it is sent."""
-    try:
-        return digest(request, lambda ref: _content(ref, views))
-    except (TypeError, ValueError, OverflowError):
-        return b""
 
 
 def _content(ref: TensorRef, views: dict[str, memoryview]) -> Buffer:

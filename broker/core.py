@@ -229,7 +229,12 @@ class Core:
         if peer.role == "worker":
             if token in self._callers:
                 self._callers.discard(token)
-                self._out += self._regions.caller_lost(token, self._tokens_of("worker"), self._callers)
+                if self._cache is not None:
+                    self._cache.frontend_lost(token)
+                caches = self._tokens_of("cache")
+                self._out += self._regions.caller_lost(
+                    token, [*self._tokens_of("worker"), *caches], {*self._callers, *caches}
+                )
                 self.requests.frontend_lost(token, now)
             self._regions.worker_lost(token)
             if self._cache is not None:
@@ -384,7 +389,8 @@ class Core:
         if caller is not None and peer.token not in self._callers:
             self._callers.add(peer.token)
             workers = self._tokens_of("worker")
-            self._out += self._regions.joined(peer.token, workers)
+            self._out += self._regions.joined(peer.token, [*workers, *self._tokens_of("cache")])
+            self._out.append(Send(peer.token, self._directory))
             for worker in workers:
                 self._out += self._regions.joined(worker, [peer.token])
         self.requests.accept(peer.token, message, now, caller)
@@ -568,7 +574,7 @@ class Core:
 
     def _readers_of(self, peer: Peer) -> list[str]:
         if peer.role == "cache":
-            return self._tokens_of(*READERS)
+            return [*self._tokens_of(*READERS), *sorted(self._callers)]
         if peer.role != "worker":
             return self._tokens_of("worker")
         readers = self._tokens_of("worker") if peer.token in self._callers else sorted(self._callers)
@@ -630,7 +636,7 @@ class Core:
         newest = [version.description for model in self.models.values() if (version := model.newest_ready())]
         decoupled = {d.name for d in (*described, *newest) if d.decoupled}
         self._directory = Directory(backends, arenas, tuple(sorted(decoupled)), self._cached())
-        self._out += [Send(token, self._directory) for token in self._tokens_of(*READERS)]
+        self._out += [Send(token, self._directory) for token in [*self._tokens_of(*READERS), *sorted(self._callers)]]
 
     def _cached(self) -> tuple[str, ...]:
         """The models whose responses may be cached; what others have answered is forgotten."""

@@ -14,7 +14,7 @@ from shm.ref import TensorRef
 
 
 def digest(infer: Infer, read: Callable[[TensorRef], Buffer]) -> bytes:
-    """32 bytes; `read` gives the bytes of an input."""
+    """32 bytes; `read` gives the bytes of an input. None for what cannot be packed: that is refused when it is sent."""
     description = [
         infer.is_raw,
         infer.outputs,
@@ -23,7 +23,10 @@ def digest(infer: Infer, read: Callable[[TensorRef], Buffer]) -> bytes:
         infer.flags,
         [(ref.name, ref.datatype, ref.shape, ref.byte_size) for ref in infer.inputs],
     ]
-    packed = msgspec.msgpack.encode(description)
+    try:
+        packed = msgspec.msgpack.encode(description)
+    except (TypeError, ValueError, OverflowError):
+        return b""
     hashed = hashlib.sha256(len(packed).to_bytes(8, "little"), usedforsecurity=False)
     hashed.update(packed)
     for ref in infer.inputs:

@@ -134,7 +134,7 @@ class Requests:
             self._refuse(peer, infer, _refusal(infer, error.code, str(error)), now)
             return
         request = Request(peer, infer, version, accepted.inputs, accepted.batch, now, used)
-        if infer.digest and self._answer_from_cache(request, now):
+        if infer.digest and self._answer_from_cache(request, caller, now):
             return
         try:
             version.scheduler.enqueue(request)
@@ -192,26 +192,28 @@ class Requests:
             self.dispatch_touched(now)
             self._refuse_deadlock(request, now)
 
-    def _answer_from_cache(self, request: Request, now: float) -> bool:
+    def _answer_from_cache(self, request: Request, caller: Instance | None, now: float) -> bool:
         """Look for the answer in the cache, without a place in the queue; False when the request has to be executed."""
         version, cache = request.version, self._cache
         if cache is None or not version.is_cached:
             return False
         ns = int((now - request.message.received) * 1e9)
         if isinstance(cache, RemoteCache) and cache.ask(request):
-            self._begin(request)
+            self._begin(request, caller)
             version.executing += 1  # it does not go before the answer has come
             return True
         entry = None if isinstance(cache, RemoteCache) else cache.look_up(request, ns)
         if entry is None:
             version.statistics.missed(ns, now)
             return False
-        self._begin(request)
+        self._begin(request, caller)
         self._answer_cached(request, entry.outputs, entry.parameters, now)
         return True
 
-    def _begin(self, request: Request) -> None:
-        if request.version.preserves_order:
+    def _begin(self, request: Request, caller: Instance | None) -> None:
+        if caller is not None:
+            self._note_call(request, caller)
+        elif request.version.preserves_order:
             request.is_ordered = True
             request.version.order.append(request)
         request.trace = self._observer.begin(request.version.model, request.message.traceparent)
@@ -256,6 +258,9 @@ class Requests:
             self._respond(request, _refusal(message, ErrorCode.UNAVAILABLE, text))
             return
         self._touched[version] = None
+        if request.caller is not None:
+            self.dispatch_touched(now)
+            self._refuse_deadlock(request, now)
 
     def kept(self, instance: Instance, message: Kept) -> None:
         """A worker has kept a response for the cache. Raises ProtocolError."""

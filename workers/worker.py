@@ -18,6 +18,7 @@ from broker.messages import (
     ClientRegion,
     ClientRegionGone,
     Credit,
+    Directory,
     ErrorCode,
     Execute,
     Executed,
@@ -120,6 +121,8 @@ class Worker:
                 self._streams.abandon(attempt, index)
             case Response():
                 self._calls.respond(message)
+            case Directory(cached=cached):
+                self._calls.cached = frozenset(cached)
             case Answer():
                 self._calls.answer(message)
             case CheckReady(number):

@@ -1,5 +1,6 @@
 """The response cache `redis` with a real Redis: its answers, its absence, its return."""
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -10,30 +11,11 @@ import pytest
 
 from tests.support import redis_server
 from tests.support.clients import Array, Client
-from tests.support.repository import instances, tensor, write_model
+from tests.support.repository import instances, write_counting
 from tests.support.server import Server
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(redis_server.executable() is None, reason="there is no redis-server")
-
-SOURCE = '''
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    """Answers IN times 2 as OUT, and how often it was executed as COUNT."""
-
-    def initialize(self, args):
-        self.count = 0
-
-    def execute(self, requests):
-        return [self.answer(request.inputs()[0].as_numpy()) for request in requests]
-
-    def answer(self, given):
-        self.count += 1
-        outputs = [pb_utils.Tensor("OUT", given * 2), pb_utils.Tensor("COUNT", np.array([self.count], np.int32))]
-        return pb_utils.InferenceResponse(outputs, parameters={"count": self.count})
-'''
 
 
 class Place:
@@ -43,11 +25,9 @@ class Place:
         self.redis = redis_server.RedisServer(directory)
         self.server = Server(directory / "server", "", f"--cache-config=redis,port={self.redis.port}")
         self.server.flags += ["--cache-config=redis,host=127.0.0.1", "--cache-config=redis,socket_timeout=300"]
-        io = f"input [ {tensor('IN')} ]\noutput [ {tensor('OUT')}, {tensor('COUNT', 'TYPE_INT32', '[ 1 ]')} ]\n"
-        config = f'backend: "python"\n{io}response_cache {{ enable: true }}\n{instances(1)}\n'
-        model = write_model(self.server.repository, "cached", config)
-        (model / "1" / "model.py").write_text(SOURCE)
-        self.numbers = iter(range(1000))
+        write_counting(self.server.repository, "cached", f"response_cache {{ enable: true }}\n{instances(1)}")
+        write_counting(self.server.repository, "caller", source="asking")
+        self.numbers = itertools.count(100)
 
     def fresh(self, size: int = 4) -> Array:
         """An input that was never seen."""
@@ -132,6 +112,16 @@ def test_a_redis_that_hangs_delays_requests_for_its_timeout_only(place: Place, h
     finally:
         place.redis.send_signal(signal.SIGCONT)
     wait_for_hits(place, http)
+
+
+def test_calls_of_models_are_answered_from_the_cache(place: Place, http: Client) -> None:
+    wait_for_hits(place, http)
+    for size in (4, 5000):
+        given = place.fresh(size)
+        http.infer("caller", {"IN": given})  # a worker's first call of all has no digest
+        answers = [http.infer("caller", {"IN": given}) for _ in range(3)]
+        assert len({answer["COUNT"].item() for answer in answers}) == 1
+        np.testing.assert_array_equal(answers[-1]["OUT"], given * 2)
 
 
 def test_the_process_between_may_die(place: Place, http: Client) -> None:

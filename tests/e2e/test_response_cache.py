@@ -10,41 +10,12 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from tests.support.clients import PROTOCOLS, Client
-from tests.support.repository import instances, tensor, write_model
+from tests.support.repository import instances, write_counting
 from tests.support.server import Server
 from tests.support.waiting import until
 
-SOURCE = '''
-import time
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    """Answers IN times FACTOR as OUT, and how often it was executed as COUNT."""
-
-    def initialize(self, args):
-        self.count = 0
-
-    def execute(self, requests):
-        return [self.answer(request) for request in requests]
-
-    def answer(self, request):
-        given = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
-        if given.size and given.flat[0] == 13:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError("unlucky"))
-        self.count += 1
-        outputs = [pb_utils.Tensor("OUT", given * 2), pb_utils.Tensor("COUNT", np.array([self.count], np.int32))]
-        wanted = [output for output in outputs if output.name() in request.requested_output_names()]
-        return pb_utils.InferenceResponse(wanted, parameters={"count": self.count})
-'''
 CACHED = "response_cache { enable: true }\n"
 SIZE = 8 << 20
-
-
-def write_counting(server: Server, name: str, more: str) -> None:
-    io = f"input [ {tensor('IN')} ]\noutput [ {tensor('OUT')}, {tensor('COUNT', 'TYPE_INT32', '[ 1 ]')} ]\n"
-    directory = write_model(server.repository, name, f'backend: "python"\n{io}{more}\n')
-    (directory / "1" / "model.py").write_text(SOURCE)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +23,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(
         tmp_path_factory.mktemp("cached"), "", f"--cache-config=local,size={SIZE}", "--model-control-mode=explicit"
     )
-    server.flags += [f"--load-model={name}" for name in ("cached", "pair", "plain")]
-    write_counting(server, "cached", CACHED + instances(1))
-    write_counting(server, "pair", CACHED + instances(2))
-    write_counting(server, "plain", instances(1))
+    server.flags += [f"--load-model={name}" for name in ("cached", "pair", "plain", "caller")]
+    write_counting(server.repository, "cached", CACHED + instances(1))
+    write_counting(server.repository, "pair", CACHED + instances(2))
+    write_counting(server.repository, "plain")
+    write_counting(server.repository, "caller", source="asking")
     with server:
         yield server
 
@@ -183,6 +155,18 @@ def test_answers_that_lay_in_a_dead_worker_are_computed_again(client: Client, se
     for worker in server.pids("workers"):
         os.kill(worker, signal.SIGKILL)
     np.testing.assert_array_equal(client.infer("cached", {"IN": given})["OUT"], given * 2)
+
+
+def test_calls_of_models_are_answered_from_the_cache(client: Client, server: Server) -> None:
+    for size in (4, 5000, 300_000):
+        given = np.full(size, 400, np.float32)
+        client.infer("caller", {"IN": given})  # a worker's first call of all has no digest
+        answers = [client.infer("caller", {"IN": given}) for _ in range(3)]
+        assert len({answer["COUNT"].item() for answer in answers}) == 1
+        for answer in answers:
+            np.testing.assert_array_equal(answer["OUT"], given * 2)
+    client.raw.unload_model("cached")
+    until(lambda: server.metric("nv_cache_num_entries") == 0, 5, "the answers are forgotten")
 
 
 def test_the_metrics_page(client: Client, server: Server) -> None:

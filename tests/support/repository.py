@@ -48,6 +48,12 @@ def write_echo(repository: Path, name: str, more: str = instances(1), data_type:
     return write_model(repository, name, f'backend: "python"\n{io}{more}\n', "echo")
 
 
+def write_counting(repository: Path, name: str, more: str = instances(1), source: str = "counting") -> Path:
+    """A model that tells how often it was executed, see `models/counting.py`; `asking` asks one that is `cached`."""
+    io = f"input [ {tensor('IN')} ]\noutput [ {tensor('OUT')}, {tensor('COUNT', 'TYPE_INT32', '[ 1 ]')} ]\n"
+    return write_model(repository, name, f'backend: "python"\n{io}{more}\n', source)
+
+
 def write_sizes(repository: Path, name: str, more: str = instances(1)) -> Path:
     """A model with inputs and outputs of any size, see `models/sizes.py`."""
     inputs = f"input [ {tensor('A')}, {tensor('B')}, {tensor('COUNT', 'TYPE_INT64', '[ 1 ]')} ]\n"

@@ -11,6 +11,7 @@ from broker.messages import (
     CacheGet,
     CacheStored,
     Cancel,
+    Directory,
     ErrorCode,
     Execute,
     Executed,
@@ -43,7 +44,7 @@ class Served(World):
     def __init__(self, **changes: Any) -> None:
         super().__init__(cache_config=("redis,host=h", "redis,password=p"))
         self.start(description(**{**CACHED, **changes}))
-        (self.worker,) = [process.token for process in self.workers]
+        self.worker = self.workers[0].token
         (self.frontend,) = [process.token for process in self.frontends]
         (self.cache,) = [process.token for process in self.of("cache")]
         self.count = 0
@@ -227,3 +228,26 @@ def test_nobody_else_speaks_for_the_cache(message: Message) -> None:
 
 def test_there_is_no_such_process_without_such_a_cache() -> None:
     assert "cache" not in {process.role for process in World().processes.values()}
+
+
+def test_calls_of_models_are_asked_about_and_hold_what_they_call() -> None:
+    served = Served(count=2)
+    caller, other = [process.token for process in served.workers]
+    question = infer(9, digest=b"d", received=served.now, attempt=0)
+    told = served.tell(caller, question)
+    (get,) = [message for message in told if isinstance(message, CacheGet)]
+    assert get.reader == caller
+    assert [message for message in told if isinstance(message, Directory)], "later calls know what is cached"
+    version = served.core.models["m"].versions[1]
+    assert version.calls == 1
+    (response,) = served.tell(served.cache, found(get, block()))
+    assert (response.request, response.outputs) == (9, (block(),))
+    assert version.calls == 0
+    (get,) = [m for m in served.tell(caller, question._replace(request=10)) if isinstance(m, CacheGet)]
+    execute = served.tell(served.cache, found(get))[-1]
+    assert isinstance(execute, Execute)
+    assert version.calls == 1
+    name = f"tidepool-s-{served.cache}-0"
+    assert Send(caller, RegionOpened(name)) in served.effects(served.cache, RegionOpened(name))
+    assert Send(served.cache, PeerGone(caller)) in served.core.lost(caller, DEATH, served.now)
+    assert other in served.core.peers

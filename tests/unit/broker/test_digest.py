@@ -57,6 +57,10 @@ def test_whatever_the_model_sees_counts(changes: dict[str, Any]) -> None:
     assert asked(**changes) != asked()
 
 
+def test_what_cannot_travel_has_none() -> None:
+    assert asked(parameters={"a": "\ud800"}) == asked(parameters={"a": 1 << 70}) == b""
+
+
 def test_where_one_input_ends_and_the_next_begins_counts() -> None:
     def split(at: int) -> bytes:
         first, second = DATA[:at], DATA[at:]
