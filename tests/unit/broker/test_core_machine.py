@@ -43,7 +43,7 @@ class Configuration(NamedTuple):
             instances=tuple(self._instance(number, kind) for number, kind in enumerate(self.kinds)),
             parameters=parameters,
             decoupled=self.is_decoupled,
-            config={"broken": self.is_broken},
+            config={"broken": self.is_broken, "response_cache": {"enable": True}},
             batch_key=self.batch_key,
             tenants=Tenants("tenant", {"1": 3.0}) if self.is_shared else None,
             fingerprint=str(self._replace(kinds=(), versions=(), batching=None)),
@@ -88,6 +88,8 @@ class CoreMachine(RuleBasedStateMachine):
 
     world: World
     current: dict[str, Configuration]
+    caches: tuple[str, ...] = ()
+    digest = b""
 
     def choose(self, things: Sequence[T], index: int) -> T:
         return things[index % len(things)]
@@ -99,7 +101,7 @@ class CoreMachine(RuleBasedStateMachine):
         rate_limit=mostly("off", "execution_count"),
     )
     def start(self, first: Configuration, second: Configuration, frontends: int, rate_limit: str) -> None:
-        self.world = World({"http": frontends, "metrics": 1}, rate_limit=rate_limit)
+        self.world = World({"http": frontends, "metrics": 1}, rate_limit=rate_limit, cache_config=self.caches)
         self.current = {"a": first, "b": second}
         self.world.start(first.description(), second.description())
 
@@ -138,7 +140,8 @@ class CoreMachine(RuleBasedStateMachine):
         for number, shape in enumerate(shapes, index):
             is_valid = shape is not None and model in self.world.core.models
             parameters = {"kind": number % 2, "tenant": number % 3}
-            self.world.ask(frontend, infer(0, model, shape or (9, 4), parameters=parameters), is_valid)
+            question = infer(0, model, shape or (9, 4), parameters=parameters, digest=self.digest)
+            self.world.ask(frontend, question, is_valid)
         if begins:
             self.begin()
 
@@ -320,3 +323,14 @@ class CoreMachine(RuleBasedStateMachine):
 
 CoreMachine.TestCase.settings = settings(max_examples=4 * settings.default.max_examples, stateful_step_count=40)
 TestCore = CoreMachine.TestCase
+
+
+class CachedCoreMachine(CoreMachine):
+    """The same, and every request is looked for in a remote cache, whose process may die as any other."""
+
+    caches = ("redis,host=h",)
+    digest = b"d"
+
+
+CachedCoreMachine.TestCase.settings = settings(max_examples=settings.default.max_examples, stateful_step_count=40)
+TestCachedCore = CachedCoreMachine.TestCase

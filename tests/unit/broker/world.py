@@ -17,6 +17,8 @@ from broker.messages import (
     PROTOCOL,
     Abandon,
     Beat,
+    CacheFound,
+    CacheGet,
     Cancel,
     Consumed,
     Credit,
@@ -330,6 +332,8 @@ class World:
                     self._read(process, message)
                 case Stop():
                     process.is_told_to_stop = True
+                case CacheGet(number):
+                    self.say(process, CacheFound(number, False, (), {}))
                 case Abandon() | Credit():
                     pass
                 case _:
