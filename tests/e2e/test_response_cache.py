@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -32,12 +33,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@contextmanager
+def connected(protocol: str, server: Server) -> Iterator[Client]:
+    with Client(protocol, server) as client:
+        client.raw.unload_model("cached")  # nothing is left of other tests
+        client.raw.load_model("cached")
+        yield client
+
+
 @pytest.fixture(params=PROTOCOLS)
 def client(request: pytest.FixtureRequest, server: Server) -> Iterator[Client]:
-    with Client(request.param, server) as connected:
-        connected.raw.unload_model("cached")  # nothing is left of other tests
-        connected.raw.load_model("cached")
-        yield connected
+    with connected(request.param, server) as client:
+        yield client
+
+
+@pytest.fixture
+def http(server: Server) -> Iterator[Client]:
+    with connected("http", server) as client:
+        yield client
 
 
 def counted(client: Client, model: str = "cached") -> dict[str, int]:
@@ -91,11 +104,11 @@ def test_response_parameters_and_the_request_s_id_are_in_the_cached_answer(clien
             assert (result.id, result.parameters["count"].int64_param) == (request_id, 1)
 
 
-def test_errors_are_not_cached(client: Client) -> None:
+def test_errors_are_not_cached(http: Client) -> None:
     for _ in range(2):
         with pytest.raises(InferenceServerException, match="unlucky"):
-            client.infer("cached", {"IN": np.array([13], np.float32)})
-    found = counted(client)
+            http.infer("cached", {"IN": np.array([13], np.float32)})
+    found = counted(http)
     assert (found["executed"], found["fail"], found["cache_miss"], found["cache_hit"]) == (2, 2, 2, 0)
 
 
@@ -114,19 +127,19 @@ def changed(client: Client) -> dict[str, object]:
     return {**config, "parameters": {"x": {"string_value": client.protocol}}}
 
 
-def test_models_without_it_are_executed_each_time(client: Client) -> None:
+def test_models_without_it_are_executed_each_time(http: Client) -> None:
     given = np.arange(4, dtype=np.float32)
-    first, second = [client.infer("plain", {"IN": given})["COUNT"] for _ in range(2)]
+    first, second = [http.infer("plain", {"IN": given})["COUNT"] for _ in range(2)]
     assert second == first + 1
-    assert counted(client, "plain")["cache_miss"] == 0
+    assert counted(http, "plain")["cache_miss"] == 0
 
 
-def test_large_answers_push_out_the_oldest(client: Client, server: Server) -> None:
+def test_large_answers_push_out_the_oldest(http: Client, server: Server) -> None:
     evicted = server.metric("nv_cache_num_evictions") or 0
     for number in range(30):
         given = np.full(SIZE // 40, 100 + number, np.float32)
         for _ in range(2):
-            np.testing.assert_array_equal(client.infer("pair", {"IN": given})["OUT"], given * 2)
+            np.testing.assert_array_equal(http.infer("pair", {"IN": given})["OUT"], given * 2)
     assert (server.metric("nv_cache_num_evictions") or 0) > evicted
     assert 0.5 < (server.metric("nv_cache_util") or 0) <= 1
 
@@ -138,10 +151,10 @@ def test_protocols_share_answers(server: Server) -> None:
     assert len(set(counts)) == 1
 
 
-def test_forgotten_answers_leave_no_memory_behind(client: Client, server: Server) -> None:
+def test_forgotten_answers_leave_no_memory_behind(http: Client, server: Server) -> None:
     for number in range(20):
-        client.infer("cached", {"IN": np.full(SIZE // 40, 200 + number, np.float32)})
-    client.infer("cached", {"IN": np.full(SIZE // 5, 300, np.float32)})
+        http.infer("cached", {"IN": np.full(SIZE // 40, 200 + number, np.float32)})
+    http.infer("cached", {"IN": np.full(SIZE // 5, 300, np.float32)})
 
     def used() -> float:
         return server.metric("tidepool_instance_shm_used_bytes", model="cached") or 0
@@ -149,30 +162,30 @@ def test_forgotten_answers_leave_no_memory_behind(client: Client, server: Server
     until(lambda: 0 < used() <= SIZE, 10, "what was evicted is given back")
 
 
-def test_answers_that_lay_in_a_dead_worker_are_computed_again(client: Client, server: Server) -> None:
+def test_answers_that_lay_in_a_dead_worker_are_computed_again(http: Client, server: Server) -> None:
     given = np.full(5000, 55, np.float32)
-    client.infer("cached", {"IN": given})
+    http.infer("cached", {"IN": given})
     for worker in server.pids("workers"):
         os.kill(worker, signal.SIGKILL)
-    np.testing.assert_array_equal(client.infer("cached", {"IN": given})["OUT"], given * 2)
+    np.testing.assert_array_equal(http.infer("cached", {"IN": given})["OUT"], given * 2)
 
 
-def test_calls_of_models_are_answered_from_the_cache(client: Client, server: Server) -> None:
+def test_calls_of_models_are_answered_from_the_cache(http: Client, server: Server) -> None:
     for size in (4, 5000, 300_000):
         given = np.full(size, 400, np.float32)
-        client.infer("caller", {"IN": given})  # a worker's first call of all has no digest
-        answers = [client.infer("caller", {"IN": given}) for _ in range(3)]
+        http.infer("caller", {"IN": given})  # a worker's first call of all has no digest
+        answers = [http.infer("caller", {"IN": given}) for _ in range(3)]
         assert len({answer["COUNT"].item() for answer in answers}) == 1
         for answer in answers:
             np.testing.assert_array_equal(answer["OUT"], given * 2)
-    client.raw.unload_model("cached")
+    http.raw.unload_model("cached")
     until(lambda: server.metric("nv_cache_num_entries") == 0, 5, "the answers are forgotten")
 
 
-def test_the_metrics_page(client: Client, server: Server) -> None:
+def test_the_metrics_page(http: Client, server: Server) -> None:
     hits, lookups = server.metric("nv_cache_num_hits") or 0, server.metric("nv_cache_num_lookups") or 0
     for _ in range(3):
-        client.infer("cached", {"IN": np.arange(4, dtype=np.float32)})
+        http.infer("cached", {"IN": np.arange(4, dtype=np.float32)})
     labels = {"model": "cached", "version": "1"}
     assert server.metric("nv_cache_num_hits_per_model", **labels) == 2
     assert server.metric("nv_cache_num_misses_per_model", **labels) == 1
