@@ -150,7 +150,7 @@ class Version:
         is_refused = parameters.get("retry_on_crash", "true").lower() in {"false", "off", "0"}
         self.retries_started = not is_refused and not self.description.decoupled
         cache = self.description.config.get("response_cache", {})
-        self.is_cached = cache.get("enable", False) and not self.description.decoupled
+        self.is_cached = cache.get("enable", False) and not self.description.decoupled and not self.description.steps
 
     @staticmethod
     def create(description: ModelDescription, number: int) -> "Version":

@@ -111,7 +111,12 @@ def problems(config: Node, model: str) -> Iterator[str]:
 
 
 def hint(config: Node, model: str, cache: CacheConfig) -> Iterator[str]:
-    """What a model that asks for the cache is told where there is none."""
+    """What a model that asks for the cache is told where there is none, or none for it."""
     node: Node | None = config.get("response_cache")
-    if node is not None and node.get("enable") and not cache.name:
-        yield f"{node.at('enable')}: 'response_cache' of model '{model}' has no effect here: there is no --cache-config"
+    if node is None or not node.get("enable"):
+        return
+    text = f"{node.at('enable')}: 'response_cache' of model '{model}' has no effect here:"
+    if "ensemble_scheduling" in config:
+        yield f"{text} only the models of an ensemble can have it, for requests of their own"
+    elif not cache.name:
+        yield f"{text} there is no --cache-config"

@@ -591,6 +591,17 @@ def test_a_model_that_asks_for_a_cache_that_the_server_lacks_is_warned(described
     assert described(text, server=ServerConfig(cache_config=("local,size=5",))).warnings == ()
 
 
+def test_an_ensemble_that_asks_for_a_cache_is_warned(described: Describe) -> None:
+    maps = 'input_map { key: "I" value: "I" } output_map { key: "O" value: "O" }'
+    text = (
+        'response_cache { enable: true } platform: "ensemble" input { name: "I" data_type: TYPE_FP32 dims: 4 } '
+        'output { name: "O" data_type: TYPE_FP32 dims: 4 } '
+        f'ensemble_scheduling {{ step {{ model_name: "x" {maps} }} }}'
+    )
+    (warning,) = described(text, server=ServerConfig(cache_config=("local,size=5",))).warnings
+    assert "has no effect here: only the models of an ensemble can have it" in warning
+
+
 # --- warm-up
 
 
