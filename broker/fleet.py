@@ -183,6 +183,8 @@ class Fleet:
         for number, version in model.incoming.items():
             old = model.versions.pop(number, None)
             if old is not None:
+                if version.sequences is not None and old.sequences is not None:
+                    version.sequences.mourn(old.sequences)
                 self._retire(model, old, now)
             model.versions[number] = version
         model.incoming.clear()
@@ -231,7 +233,9 @@ class Fleet:
         self._stop_if_done(instance, now)
 
     def _stop_if_done(self, instance: Instance, now: float) -> None:
-        is_done = not instance.attempts and not instance.streams
+        sequences = instance.version.sequences
+        is_bound = sequences is not None and sequences.holds(instance)
+        is_done = not instance.attempts and not instance.streams and not is_bound
         if instance.state is InstanceState.DRAINING and is_done and instance.peer not in self._stopping:
             self._stopping[instance.peer] = now + UNLOAD_SECONDS
             is_loaded = instance.ready_at is not None
@@ -244,6 +248,9 @@ class Fleet:
         version.state = VersionState.UNLOADING
         if version not in model.retiring:
             model.retiring.append(version)
+        if version.sequences is not None:
+            version.sequences.close()
+            self._requests.dispatch(version, now)
         self._finish_retiring(model, now)
 
     def _finish_retiring(self, model: Model, now: float) -> None:
@@ -436,6 +443,8 @@ class Fleet:
             if deadline <= now:
                 self._stopping[peer] = now + UNLOAD_SECONDS
                 self._out += [Emit("W", f"{peer} does not stop, killing it"), Kill(peer)]
+        for instance in [i for i in self.workers.values() if i.state is InstanceState.DRAINING]:
+            self._stop_if_done(instance, now)  # its last sequence may have ended
         for model in [model for model in self.models.values() if model.retiring]:
             self._finish_retiring(model, now)
 

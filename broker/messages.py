@@ -49,6 +49,7 @@ class Part(IntFlag):
     NONE = 0  # in Executed: the request is still open, its responses come by themselves
     CONTENT = 1  # a response for the client
     FINAL = 2  # nothing follows, and the request's input blocks are free
+    AGAIN = 4  # in Executed: the request is to be executed once more (iterative sequences)
 
 
 COMPLETE = Part.CONTENT | Part.FINAL
@@ -416,10 +417,14 @@ class Forget(NamedTuple):
 
 
 class Execute(NamedTuple):
-    """Run these requests together. `attempt` is never used twice."""
+    """Run these requests together. `attempt` is never used twice.
+
+    `slots` says for each whose state it continues, where the worker keeps states of sequences; -1 for none.
+    """
 
     attempt: int
     items: tuple[Item, ...]
+    slots: tuple[int, ...] = ()
 
 
 class CheckReady(NamedTuple):

@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from broker.graph import Graph
 from broker.request import Request
-from broker.schedulers import Scheduler, make
+from broker.schedulers import Scheduler, SequenceScheduler, make
 from broker.statistics import Statistics
 from broker.validation import Signature, Validator
 from configs import completion
@@ -87,6 +87,11 @@ class Instance:
         """The instance's name in messages to people: `digits_0_0`."""
         return self.spec.name
 
+    @property
+    def is_ready(self) -> bool:
+        """It may be given anything."""
+        return self.state is InstanceState.READY
+
     def executed(self, seconds: float) -> None:
         """An execution took so long: fast models may have more batches waiting."""
         average = self.execution_seconds
@@ -133,6 +138,7 @@ class Version:
     graph: Graph | None = None  # of an ensemble whose models are there
     parts_are_ready: Callable[[], bool] | None = None  # the models of an ensemble
     pins: int = 0  # requests to ensembles that go on to use it, also when it is being unloaded
+    sequences: SequenceScheduler | None = field(init=False)  # the scheduler, if it binds requests to instances
     validator: Validator = field(init=False)
     execution_timeout: float | None = field(init=False)  # seconds after which an execution counts as hung; None: never
     is_cached: bool = field(init=False)  # its responses may be
@@ -144,11 +150,12 @@ class Version:
         self._read_parameters()
 
     def _read_parameters(self) -> None:
+        self.sequences = self.scheduler if isinstance(self.scheduler, SequenceScheduler) else None
         parameters = self.description.parameters
         timeout = parameters.get("execution_timeout_ms", "")
         self.execution_timeout = int(timeout) / 1000 if re.fullmatch("[0-9]{1,12}", timeout) and int(timeout) else None
         is_refused = parameters.get("retry_on_crash", "true").lower() in {"false", "off", "0"}
-        self.retries_started = not is_refused and not self.description.decoupled
+        self.retries_started = not is_refused and not self.description.decoupled and self.sequences is None
         cache = self.description.config.get("response_cache", {})
         self.is_cached = cache.get("enable", False) and not self.description.decoupled and not self.description.steps
 
@@ -203,7 +210,7 @@ class Version:
         if self.completed:
             description = completion.complete(description, self.completed)
         old = self.description
-        if (description.dynamic_batching, description.max_batch_size) != (old.dynamic_batching, old.max_batch_size):
+        if _scheduling(description) != _scheduling(old):
             queued = self.scheduler.drain()
             self.scheduler = make(description)
             for request in reversed(queued):
@@ -212,7 +219,9 @@ class Version:
         self._read_parameters()
 
     def pick(self) -> Instance | None:
-        """The ready instance with the least to do that may take another batch."""
+        """The ready instance with the least to do that may take another batch, or the one that the batch is for."""
+        if self.sequences is not None:
+            return cast("Instance | None", self.sequences.pick())
         best: Instance | None = None
         least = 0
         for instance in self.instances:
@@ -220,6 +229,10 @@ class Version:
             if instance.state is InstanceState.READY and held < instance.capacity and (best is None or held < least):
                 best, least = instance, held
         return best
+
+
+def _scheduling(description: ModelDescription) -> tuple[object, ...]:
+    return description.dynamic_batching, description.sequence_batching, description.max_batch_size
 
 
 @dataclass(slots=True, eq=False)

@@ -138,10 +138,9 @@ class Requests:
             return
         try:
             version.scheduler.enqueue(request)
-        except QueueFull:
+        except (QueueFull, Rejected) as error:
             self._release(used)
-            text = f"{prefix(infer.request_id)}Exceeds maximum queue size"
-            self._refuse(peer, infer, _refusal(infer, ErrorCode.UNAVAILABLE, text), now)
+            self._refuse(peer, infer, _not_queued(infer, error), now)
             return
         if version.preserves_order and caller is None:
             request.is_ordered = True
@@ -316,6 +315,8 @@ class Requests:
             self._ensembles.cancel(request, now)
         elif request.version.scheduler.remove(request):
             self._fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
+            if request.version.sequences is not None:
+                self.dispatch(request.version, now)
 
     def consumed(self, peer: str, message: Consumed) -> None:
         """The client has taken responses of a stream: the model may send as many more."""
@@ -349,7 +350,7 @@ class Requests:
         version.statistics.executed(batch, message.times, int((now + self._observer.epoch_offset) * 1000))
         for index, (request, result) in enumerate(zip(attempt.requests, message.results, strict=True)):
             request.times = message.times
-            if request.is_done:
+            if request.is_done or (version.sequences is not None and self._goes_on(request, result, now)):
                 continue
             is_silent = result.code == ErrorCode.OK and not result.part
             if is_silent or not self._deliver(request, result, now):
@@ -407,6 +408,8 @@ class Requests:
                 self._ensembles.cancel(request, now)
             elif request.version.scheduler.remove(request):
                 self._respond(request, _refusal(request.message, ErrorCode.CANCELLED, ""))
+                if request.version.sequences is not None:
+                    self._alarms[request.version] = 0.0  # what was queued behind it is cancelled, too
 
     def give_up(self, version: Version, reason: str, now: float) -> None:
         """Refuse everything that waits for a version that will not come back."""
@@ -432,6 +435,9 @@ class Requests:
         if version.graph is not None:
             self._ensembles.start(version, version.graph, now)
             return
+        if version.sequences is not None:
+            for refusal in version.sequences.survey(version.instances, now):
+                self._fail(*refusal, now)
         scheduler = version.scheduler
         for request in scheduler.expire(now):
             self._fail(request, ErrorCode.UNAVAILABLE, "Request timeout expired", "REJECTED", now)
@@ -513,7 +519,11 @@ class Requests:
         if self._cache is not None and version.is_cached:
             self._cache.keep(peer, number, batch)
         items = tuple([self._item(request) for request in batch])
-        self._out.append(Send(peer, Execute(number, items)))
+        slots: tuple[int, ...] = ()
+        if version.sequences is not None:
+            slots = version.sequences.slots(batch)
+            version.executing -= sum(request.is_done for request in batch)  # rows of nobody
+        self._out.append(Send(peer, Execute(number, items, slots)))
 
     def _item(self, request: Request) -> Item:
         m = request.message
@@ -532,6 +542,20 @@ class Requests:
         )
 
     # ------------------------------------------------------------------------------------------- responses
+
+    def _goes_on(self, request: Request, result: Result, now: float) -> bool:
+        """Whether a request of a sequence is to be executed once more. Raises ProtocolError."""
+        sequences = request.version.sequences
+        if not result.part & Part.AGAIN or result.code != ErrorCode.OK:
+            return False
+        if not sequences.is_iterative:
+            raise ProtocolError("only requests of iterative sequences are executed again")
+        self._leave_worker(request)
+        if request.is_cancelled or request.is_orphan:
+            self._fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
+        else:
+            sequences.again(request)
+        return True
 
     def _deliver(self, request: Request, result: Result, now: float) -> bool:
         """One response from a worker goes to the client. True when it was the last."""
@@ -635,6 +659,12 @@ class Requests:
 
 def _refusal(infer: Infer, code: ErrorCode, error: str) -> Response:
     return Response(infer.request, code, error, infer.model, infer.version, (), {})
+
+
+def _not_queued(infer: Infer, error: Exception) -> Response:
+    if isinstance(error, Rejected):
+        return _refusal(infer, error.code, str(error))
+    return _refusal(infer, ErrorCode.UNAVAILABLE, f"{prefix(infer.request_id)}Exceeds maximum queue size")
 
 
 def _obituary(instance: Instance, death: Death) -> str:

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from configs import override
+from configs import override, sequences
 from configs.description import ModelDescription
 from configs.errors import ConfigError
 from configs.model import dynamic_batching
@@ -34,10 +34,12 @@ def complete(description: ModelDescription, found: dict[str, Any]) -> ModelDescr
         raise ConfigError(f"'max_batch_size' must be non-negative value for model '{description.name}'")
     if batching is not None and not batching["preferred_batch_size"] and form["max_batch_size"] > 0:
         form["dynamic_batching"] = {**batching, "preferred_batch_size": [form["max_batch_size"]]}
+    sequences.normalise(form)
     return replace(
         description,
         max_batch_size=form["max_batch_size"],
         dynamic_batching=dynamic_batching(form),
+        sequence_batching=sequences.read(form),
         decoupled=form.get("model_transaction_policy", {}).get("decoupled", False),
         config={field.name: form[field.name] for field in fields if field.name in form},
     )

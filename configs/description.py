@@ -7,6 +7,9 @@ kept by the broker's core. Nothing here reads a file. Durations are seconds; byt
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from configs import sequences
+from configs.sequences import SequenceBatching
+
 
 @dataclass(frozen=True, slots=True)
 class Padding:
@@ -138,6 +141,7 @@ class ModelDescription:
     batch_key: str = ""  # the request parameter that is equal within a batch
     tenants: Tenants | None = None
     steps: tuple[EnsembleStep, ...] = ()  # of an ensemble, which has no instances
+    sequence_batching: SequenceBatching | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """Plain data for msgpack."""
@@ -146,7 +150,7 @@ class ModelDescription:
     @staticmethod
     def from_wire(data: dict[str, Any]) -> "ModelDescription":
         """The mirror of `to_wire`: lists become tuples again."""
-        batching = data["dynamic_batching"]
+        batching, sequencing = data["dynamic_batching"], data["sequence_batching"]
         return ModelDescription(
             **{
                 **data,
@@ -155,6 +159,7 @@ class ModelDescription:
                 "outputs": tuple(_tensor(t) for t in data["outputs"]),
                 "instances": tuple(_instance(i) for i in data["instances"]),
                 "dynamic_batching": batching and _batching(batching),
+                "sequence_batching": sequencing and sequences.from_wire(sequencing),
                 "warnings": tuple(data["warnings"]),
                 "tenants": data["tenants"] and Tenants(**data["tenants"]),
                 "steps": tuple(_step(s) for s in data["steps"]),

@@ -8,7 +8,19 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from configs import autocomplete, cache, ensemble, instances, layout, pbtxt, policy, unbuilt, validate, warmup
+from configs import (
+    autocomplete,
+    cache,
+    ensemble,
+    instances,
+    layout,
+    pbtxt,
+    policy,
+    sequences,
+    unbuilt,
+    validate,
+    warmup,
+)
 from configs.autocomplete import Kind
 from configs.backend_settings import BACKENDS
 from configs.description import DynamicBatching, ModelDescription, QueuePolicy, TensorSpec
@@ -76,6 +88,7 @@ def _describe(directory: Path, config: Node, server: ServerConfig, gpus: Sequenc
         batch_key=parameters.get(policy.BATCH_KEY, ""),
         tenants=policy.tenants(parameters),
         steps=ensemble.steps(form),
+        sequence_batching=sequences.read(form),
     )
 
 
@@ -211,6 +224,7 @@ def _normalised(config: Node, kind: Kind, name: str, groups: list[dict[str, Any]
     batching = form.get("dynamic_batching")
     if batching is not None and not batching["preferred_batch_size"] and form["max_batch_size"] > 0:
         batching["preferred_batch_size"] = [form["max_batch_size"]]
+    sequences.normalise(form)
     return _ordered(form, "inference.ModelConfig")
 
 

@@ -26,7 +26,6 @@ class Unbuilt(NamedTuple):
 
 
 _REFUSED = (
-    "sequence_batching",
     "model_operations",
     "model_repository_agents",
 )

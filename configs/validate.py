@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from configs import sequences
 from configs.tree import Node
 
 
@@ -22,6 +23,7 @@ def problems(config: Node, model: str) -> Iterator[str]:
     batching: Node | None = config.get("dynamic_batching")
     if batching is not None:
         yield from _batching_problems(batching, config.get("max_batch_size"), model)
+    yield from sequences.problems(config, model)
 
 
 def _tensor_problems(tensor: Node, max_batch_size: int) -> Iterator[tuple[object, str]]:

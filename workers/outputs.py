@@ -37,7 +37,7 @@ class Outputs:
         self._arena: Arena | None = None
         self._model = ""
         self.names = map(partial(name_for, place.server, place.token), itertools.count())
-        self._gone: set[str] = set()  # readers that are dead
+        self._gone = {""}  # readers that are dead, and nobody
         self._lock = threading.Lock()
 
     def open(self, load: Load) -> None:

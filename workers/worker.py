@@ -88,7 +88,7 @@ class Worker:
         self._connection.send(Hello(PROTOCOL, "worker", os.getpid()))
         while True:
             match self._connection.next():
-                case Execute(attempt, items):
+                case Execute(attempt, items, _slots):
                     self._execute(attempt, items)
                 case Load() as load:
                     self._load(load)

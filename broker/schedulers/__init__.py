@@ -7,6 +7,7 @@ from broker.schedulers.company import company, is_gathered
 from broker.schedulers.default import DefaultScheduler
 from broker.schedulers.dynamic import DynamicScheduler
 from broker.schedulers.gathering import GatheringScheduler
+from broker.schedulers.sequence import SequenceScheduler
 from configs.description import DynamicBatching, ModelDescription
 
 ALONE = DynamicBatching((1,))
@@ -17,7 +18,7 @@ class Scheduler(Protocol):
     """Requests in, batches out."""
 
     def enqueue(self, request: Request) -> None:
-        """Take a new request. Raises QueueFull."""
+        """Take a new request. Raises QueueFull, Rejected."""
 
     def requeue(self, request: Request) -> None:
         """Take back, before all others, a request whose worker died."""
@@ -49,6 +50,8 @@ class Scheduler(Protocol):
 
 def make(description: ModelDescription) -> Scheduler:
     """The scheduler that a model's configuration asks for."""
+    if description.sequence_batching is not None:
+        return SequenceScheduler(description.sequence_batching, description.max_batch_size, company(description))
     batching, tenants = description.dynamic_batching, description.tenants
     if batching is None:
         return DefaultScheduler() if tenants is None else DynamicScheduler(ALONE, 1, tenants=tenants)
@@ -56,4 +59,4 @@ def make(description: ModelDescription) -> Scheduler:
     return scheduler(batching, max(1, description.max_batch_size), company(description), tenants)
 
 
-__all__ = ["DefaultScheduler", "DynamicScheduler", "GatheringScheduler", "Scheduler", "make"]
+__all__ = ["DefaultScheduler", "DynamicScheduler", "GatheringScheduler", "Scheduler", "SequenceScheduler", "make"]

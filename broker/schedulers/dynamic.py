@@ -66,6 +66,10 @@ class DynamicScheduler:
         count = self._plan(self._queue, now, is_idle)
         return [self._queue.popleft() for _ in range(count)]
 
+    def is_due(self, now: float) -> bool:
+        """Whether `next_batch` has something for an idle instance."""
+        return bool(self._queue) and self._plan(self._queue, now, True) > 0
+
     def deadline(self) -> float | None:
         """See `Scheduler`: when the oldest request has waited long enough."""
         return self._oldest(self._queue) + self._delay if self._queue and self._delay else None

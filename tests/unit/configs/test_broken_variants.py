@@ -96,8 +96,8 @@ def test_the_file_works_as_it_stands(tmp_path: Path) -> None:
         ),
         (
             "max_batch_size: 16",
-            "sequence_batching { }",
-            "2:53: 'sequence_batching' of model 'my_resnet' is not built yet",
+            'model_operations { op_library_filename: "x.so" }',
+            "2:53: 'model_operations' of model 'my_resnet' is not built yet",
         ),
         ("4294967296", "4 GB", "backend_config: python,shm-default-size is '4 GB', expected a number of bytes"),
     ],

@@ -378,7 +378,6 @@ def test_the_transaction_policy(described: Describe, text: str, expected: bool) 
 @pytest.mark.parametrize(
     "text",
     [
-        "sequence_batching { }",
         'model_operations { op_library_filename: "libx.so" }',
         'model_repository_agents { agents { name: "checksum" } }',
         'runtime: "other.py"',

@@ -20,6 +20,6 @@ class TritonPythonModel:
         value, start = (
             pb_utils.get_input_tensor_by_name(request, name).as_numpy().flat[0] for name in ("VALUE", "START")
         )
-        key = pb_utils.get_input_tensor_by_name(request, "CORRID").as_numpy().flat[0]
+        key = pb_utils.get_input_tensor_by_name(request, "CORRID").as_numpy().flat[0].item()
         self.sums[key] = value + (0 if start else self.sums[key])
         return pb_utils.InferenceResponse([pb_utils.Tensor("SUM", np.array([[self.sums[key]]], np.int32))])
