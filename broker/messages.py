@@ -57,6 +57,9 @@ COMPLETE = Part.CONTENT | Part.FINAL
 STREAM_CREDIT = 16
 """Responses that a model may send to one request ahead of those that its client has consumed."""
 
+NOBODY = "-"
+"""The reader of rows of a batch that stand for no request: what a model answers for them is dropped."""
+
 Parameters: TypeAlias = dict[str, Any]
 """Custom request or response parameters: str, int, bool or float by name."""
 

@@ -32,6 +32,7 @@ from broker.remote_cache import RemoteCache
 from broker.request import Request
 from broker.response_cache import ResponseCache
 from broker.runs import Step
+from broker.schedulers.controls import START
 from broker.validation import Rejected, prefix, restore_shape
 from shm.ref import TensorRef
 
@@ -155,7 +156,7 @@ class Requests:
 
     def _version_for(self, infer: Infer, caller: Instance | None, now: float) -> Version:
         """The version that takes a request. Raises Rejected."""
-        if self.is_stopping and caller is None:
+        if self.is_stopping and caller is None and not self._continues(infer):
             raise Rejected(
                 f"{prefix(infer.request_id)}Server is stopping, scheduler for model has stopped accepting new "
                 "inference requests",
@@ -273,6 +274,18 @@ class Requests:
         version.statistics.inserted(message.ns)
         outputs = tuple([restore_shape(version.signature, ref) for ref in message.outputs])
         self._cache.insert(instance.peer, attempt.requests[message.item], message, outputs)
+
+    def _continues(self, infer: Infer) -> bool:
+        """Whether a request belongs to a sequence that has begun, which may come to its end before the server does."""
+        model = self._models.get(infer.model)
+        return (
+            model is not None
+            and not infer.flags & START
+            and any(
+                version.sequences is not None and infer.correlation_id in version.sequences.live()
+                for version in model.versions.values()
+            )
+        )
 
     def _refuse(self, peer: str, infer: Infer, refusal: Response, now: float) -> None:
         refusal = refusal._replace(part=Part.FINAL)

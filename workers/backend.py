@@ -11,7 +11,7 @@ from workers.calls import Calls
 from workers.errors import BackendError
 from workers.inputs import Inputs
 from workers.model import ModelSpec
-from workers.outcome import Outcome
+from workers.outcome import Again, Outcome
 from workers.streams import Streams
 
 Log: TypeAlias = Callable[[str, str], None]
@@ -77,7 +77,7 @@ class Backend(Protocol):
     def load(self) -> Interface:
         """Load the model. Raises BackendError, which is final."""
 
-    def execute(self, requests: Sequence[Item], execution: Execution) -> Sequence[Outcome | None]:
+    def execute(self, requests: Sequence[Item], execution: Execution) -> Sequence[Outcome | Again | None]:
         """Run a batch: one outcome for each request, in order; None where a stream answers (`Host.streams`).
 
         A BackendError raised fails the whole batch.

@@ -63,11 +63,14 @@ class ModelSpec:
     outputs: tuple[TensorSpec, ...]
     batch_inputs: tuple[BatchInput, ...] = ()
     batch_outputs: Mapping[str, BatchOutput] = field(default_factory=dict)  # by name
+    controls: tuple[TensorSpec, ...] = ()  # inputs that the server makes for requests of sequences
+    states: tuple[tuple[TensorSpec, TensorSpec], ...] = ()  # of sequences: the input, and the output that follows it
 
     @staticmethod
     def from_load(load: Load) -> "ModelSpec":
         """Read what the broker says. Raises ValueError."""
         config = json.loads(load.config)
+        sequences = config.get("sequence_batching", {})
         return ModelSpec(
             name=load.model,
             version=load.version,
@@ -83,13 +86,26 @@ class ModelSpec:
             outputs=tuple(_tensor(t) for t in config.get("output", ())),
             batch_inputs=tuple(_batch_input(b) for b in config.get("batch_input", ())),
             batch_outputs=dict(_batch_outputs(config)),
+            controls=tuple(_control(entry) for entry in sequences.get("control_input", ()) if entry["control"]),
+            states=tuple(_state(entry) for entry in sequences.get("state", ())),
         )
 
     @property
     def fed(self) -> tuple[TensorSpec, ...]:
-        """All inputs that an execution has: those of requests, and those of the batch."""
+        """All inputs of an execution: those of requests, controls and states of sequences, and those of the batch."""
         made = [TensorSpec(name, batch.datatype, (-1,)) for batch in self.batch_inputs for name in batch.names]
-        return (*self.inputs, *made)
+        return (*self.inputs, *self.controls, *[before for before, _ in self.states], *made)
+
+    @property
+    def all_outputs(self) -> tuple[TensorSpec, ...]:
+        """What the model itself gives: what clients may see, and states."""
+        own = {spec.name for spec in self.outputs}
+        return (*self.outputs, *[after for _, after in self.states if after.name not in own])
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Inputs and outputs that clients do not see unless the configuration lists them."""
+        return frozenset(spec.name for spec in (*self.controls, *[spec for pair in self.states for spec in pair]))
 
     @property
     def version_directory(self) -> Path:
@@ -175,6 +191,22 @@ def _batch_outputs(config: dict[str, Any]) -> Iterator[tuple[str, BatchOutput]]:
         (source,) = entry["source_input"]
         for name in entry["target_name"]:
             yield name, BatchOutput(source, (*lead, *dims[name]))
+
+
+def _control(entry: dict[str, Any]) -> TensorSpec:
+    control = entry["control"][0]
+    for pair, datatype in (("int32_false_true", "INT32"), ("fp32_false_true", "FP32"), ("bool_false_true", "BOOL")):
+        if control.get(pair):
+            return TensorSpec(entry["name"], datatype, (1,), False)
+    return TensorSpec(entry["name"], datatype_of(control["data_type"]), (1,), False)
+
+
+def _state(entry: dict[str, Any]) -> tuple[TensorSpec, TensorSpec]:
+    datatype, dims = datatype_of(entry["data_type"]), tuple(int(dim) for dim in entry["dims"])
+    return (
+        TensorSpec(entry["input_name"], datatype, dims, False),
+        TensorSpec(entry["output_name"], datatype, dims, False),
+    )
 
 
 def datatype_of(data_type: str) -> str:

@@ -1,6 +1,7 @@
 """What became of one request: its outputs, or its error."""
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import NamedTuple, TypeAlias
 
 from broker.messages import Parameters
@@ -24,4 +25,11 @@ class Response(NamedTuple):
     parameters: Parameters
 
 
+class Again(Enum):
+    """No answer yet: the model wants to execute the request once more."""
+
+    AGAIN = "again"
+
+
+AGAIN = Again.AGAIN
 Outcome: TypeAlias = Response | BackendError

@@ -8,6 +8,7 @@ from functools import partial
 from broker.child import Place
 from broker.messages import (
     COMPLETE,
+    NOBODY,
     ErrorCode,
     Item,
     Load,
@@ -37,7 +38,7 @@ class Outputs:
         self._arena: Arena | None = None
         self._model = ""
         self.names = map(partial(name_for, place.server, place.token), itertools.count())
-        self._gone = {""}  # readers that are dead, and nobody
+        self._gone = {NOBODY}  # readers that are dead, and those that never were
         self._lock = threading.Lock()
 
     def open(self, load: Load) -> None:

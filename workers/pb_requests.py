@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from broker.messages import Infer, Item
 from workers.errors import BackendError
 from workers.inputs import Inputs
-from workers.outcome import Outcome
+from workers.outcome import AGAIN, Again, Outcome
 from workers.pb_calls import Call, InferenceTrace, PreferredMemory, ResponseIterator
 from workers.pb_errors import TritonModelException, check_integer, check_text
 from workers.pb_responses import InferenceResponse, InferenceResponseSender, check_parameter
 from workers.pb_tensor import Tensor
 from workers.streams import Stream, Streams
 
+TRITONSERVER_REQUEST_RELEASE_ALL = 1
 TRITONSERVER_REQUEST_RELEASE_RESCHEDULE = 2
 
 
@@ -24,16 +25,29 @@ class Batch(NamedTuple):
     streams: Streams
     attempt: int
     is_decoupled: bool
+    is_iterative: bool = False  # requests may be executed once more
 
 
 class InferenceRequest:
     """One request of a batch, or one that a model makes to call another model."""
 
-    __slots__ = ("_batch", "_call", "_flags", "_index", "_inputs", "_item", "_output_names", "_sender", "_stream")
+    __slots__ = (
+        "_batch",
+        "_call",
+        "_flags",
+        "_index",
+        "_inputs",
+        "_item",
+        "_output_names",
+        "_release_flags",
+        "_sender",
+        "_stream",
+    )
     _item: Item
     _flags: int
     _inputs: list[Tensor]
     _output_names: frozenset[str]
+    _release_flags: int
     _batch: Batch | None  # of a received request
     _index: int
     _stream: Stream | None
@@ -89,6 +103,7 @@ class InferenceRequest:
         self._inputs = list(inputs)
         self._output_names = frozenset(names)
         self._batch = self._stream = self._sender = None
+        self._release_flags = TRITONSERVER_REQUEST_RELEASE_ALL
         self._call = Call(model_name, check_integer("model_version", model_version), trace or InferenceTrace())
 
     @classmethod
@@ -106,6 +121,7 @@ class InferenceRequest:
         request._output_names = output_names
         request._batch = batch
         request._index = index
+        request._release_flags = TRITONSERVER_REQUEST_RELEASE_ALL
         request._stream = None
         request._sender = None
         request._call = None
@@ -173,7 +189,7 @@ class InferenceRequest:
         if self._stream is None:
             if self._batch is None:
                 raise TritonModelException("Only a request that the model has received has a client.")
-            streams, attempt, is_decoupled = self._batch
+            streams, attempt, is_decoupled, _ = self._batch
             self._stream = streams.open(attempt, self._index, self._item, is_decoupled)
         return self._stream
 
@@ -196,12 +212,25 @@ class InferenceRequest:
         return self._call, self._call.request(self._item._replace(flags=self._flags)), self._inputs
 
     def set_release_flags(self, flags: int) -> None:
-        """How the request is let go of. Raises TritonModelException: only an iterative sequence could take it back."""
-        if flags == TRITONSERVER_REQUEST_RELEASE_RESCHEDULE:
+        """How the request is let go of: TRITONSERVER_REQUEST_RELEASE_RESCHEDULE has it executed once more.
+
+        Raises TritonModelException: only models with iterative sequences may ask for that.
+        """
+        if flags == TRITONSERVER_REQUEST_RELEASE_RESCHEDULE and not (self._batch and self._batch.is_iterative):
             raise TritonModelException(
                 "Request is released with TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, while the model is not configured "
                 "to handle such a flag."
             )
+        self._release_flags = check_integer("flags", flags)
+
+    @property
+    def is_rescheduled(self) -> bool:
+        """The model wants it once more."""
+        return self._release_flags == TRITONSERVER_REQUEST_RELEASE_RESCHEDULE
+
+    def reschedule(self) -> Again | None:
+        """Let go of a request that is to be executed once more; None when the model has sent its last response."""
+        return AGAIN if self._stream is None or self._stream.leave() else None
 
     def trace(self) -> InferenceTrace:
         """The trace that the request belongs to."""

@@ -19,7 +19,11 @@ from workers.pb_calls import (
 from workers.pb_control import is_model_ready, load_model, unload_model
 from workers.pb_errors import TritonError, TritonModelException
 from workers.pb_metrics import Metric, MetricFamily, MetricKind
-from workers.pb_requests import TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, InferenceRequest
+from workers.pb_requests import (
+    TRITONSERVER_REQUEST_RELEASE_ALL,
+    TRITONSERVER_REQUEST_RELEASE_RESCHEDULE,
+    InferenceRequest,
+)
 from workers.pb_responses import TRITONSERVER_RESPONSE_COMPLETE_FINAL, InferenceResponse, InferenceResponseSender
 from workers.pb_server import server
 from workers.pb_tensor import CODES, Tensor
@@ -65,7 +69,6 @@ __all__ = [  # noqa: RUF022  in the order in which they are defined
 
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_START = 1
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
-TRITONSERVER_REQUEST_RELEASE_ALL = 1
 
 
 # ----------------------------------------------------------------------------------------------- datatypes

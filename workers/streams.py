@@ -148,6 +148,17 @@ class Stream:
             self._streams.forget(self._key)
             return True
 
+    def leave(self) -> bool:
+        """Close a stream whose request is executed once more, with another; False when its model has ended it."""
+        with self._streams.lock:
+            if self._is_closed:
+                return False
+            while self._waiting:
+                self._deliver(*self._waiting.popleft())
+            self.close()
+            self._streams.forget(self._key)
+            return True
+
     def drop(self) -> None:
         """The model has let go of the request and of its sender: nobody can end the stream. Takes no lock."""
         if not self._is_closed and not self._is_answered:

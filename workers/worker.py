@@ -44,7 +44,7 @@ from broker.messages import (
 )
 from broker.transport import Dealer
 from shm.tensor import Regions
-from workers import warmup
+from workers import states, warmup
 from workers.backend import Backend, Execution, Host, create
 from workers.calls import Calls
 from workers.client_memory import ClientMemory
@@ -53,7 +53,7 @@ from workers.errors import BackendError, printable
 from workers.inputs import Inputs
 from workers.keeping import Keeping
 from workers.model import ModelSpec
-from workers.outcome import Outcome
+from workers.outcome import AGAIN, Again, Outcome
 from workers.outputs import Outputs
 from workers.streams import Streams
 
@@ -61,6 +61,8 @@ PROMPT_NS = 200_000
 """An answer that took longer than this leaves before the next batch begins; shorter ones leave together."""
 _OPEN = Result(ErrorCode.OK, "", (), {}, Part.NONE)
 """The request's stream answers."""
+_AGAIN = Result(ErrorCode.OK, "", (), {}, Part.AGAIN)
+"""The model wants the request once more."""
 
 
 class Worker:
@@ -79,6 +81,7 @@ class Worker:
         inputs = Inputs(self._regions, self._client_memory)
         self._host = Host(inputs, self._log, self._streams, self._calls)
         self._backend: Backend | None = None
+        self._states: states.States | None = None
         self._check: Callable[[], BackendError | None] | None = None
         self._checking = threading.Lock()
         self._verbosity = 0
@@ -88,8 +91,8 @@ class Worker:
         self._connection.send(Hello(PROTOCOL, "worker", os.getpid()))
         while True:
             match self._connection.next():
-                case Execute(attempt, items, _slots):
-                    self._execute(attempt, items)
+                case Execute(attempt, items, slots):
+                    self._execute(attempt, items, slots)
                 case Load() as load:
                     self._load(load)
                 case _:
@@ -167,6 +170,7 @@ class Worker:
         try:
             self._outputs.open(load)
             model = ModelSpec.from_load(load)
+            self._states = states.create(model)
             self._backend = create(model, self._host)
             interface = self._backend.load()
             for sample in warmup.samples(model, interface):
@@ -195,14 +199,23 @@ class Worker:
 
     # ------------------------------------------------------------------------------------------- execution
 
-    def _execute(self, attempt: int, items: tuple[Item, ...]) -> None:
+    def _execute(self, attempt: int, items: tuple[Item, ...], slots: tuple[int, ...]) -> None:
         execution = Execution(attempt)
         self._status[0] = attempt
-        outcomes = self._outcomes(items, execution)
+        if self._states is None:
+            outcomes = self._outcomes(items, execution)
+        else:
+            items = self._states.fill(items, slots)
+            outcomes = self._states.keep(items, slots, self._outcomes(items, execution))
         execution.outputs_are_computed()
         self._keeping.keep(attempt, items, outcomes)
         result = self._outputs.result
-        results = tuple([_OPEN if o is None else result(item, o) for item, o in zip(items, outcomes, strict=True)])
+        results = tuple(
+            [
+                _OPEN if o is None else _AGAIN if o is AGAIN else result(item, o)
+                for item, o in zip(items, outcomes, strict=True)
+            ]
+        )
         self._streams.executed(attempt)
         done = time.monotonic_ns()
         times = (execution.began, execution.inputs_ready, execution.outputs_computed, done)
@@ -210,7 +223,7 @@ class Worker:
         if done - execution.began > PROMPT_NS:
             self._connection.flush()
 
-    def _outcomes(self, items: tuple[Item, ...], execution: Execution) -> Sequence[Outcome | None]:
+    def _outcomes(self, items: tuple[Item, ...], execution: Execution) -> Sequence[Outcome | Again | None]:
         """One outcome for each item, whatever the backend does."""
         try:
             if self._backend is None:

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from broker.messages import NOBODY
 from broker.request import Request
 from broker.schedulers.company import Company
 from broker.schedulers.controls import Controls
@@ -162,7 +163,7 @@ class DirectLane(Lane):
         )
         own = like.inputs[: len(like.inputs) - len(self._controls)]
         inputs = (*own, *self._controls.of_nobody())
-        return Request("", message, like.version, inputs, 1, now, is_done=True)
+        return Request(NOBODY, message, like.version, inputs, 1, now, is_done=True)
 
 
 class OldestLane(Lane):

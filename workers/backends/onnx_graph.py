@@ -55,7 +55,7 @@ def check(
                 f"unable to load model '{model.name}', configuration expects {expected} inputs, "
                 f"model provides {provided}"
             )
-    for kind, specs, tensors in (("input", model.fed, inputs), ("output", model.outputs, outputs)):
+    for kind, specs, tensors in (("input", model.fed, inputs), ("output", model.all_outputs, outputs)):
         for spec in specs:
             if spec.name not in tensors:
                 allowed = ", ".join(tensors)
@@ -104,7 +104,7 @@ def _check_tensor(model: ModelSpec, kind: str, spec: TensorSpec, tensor: GraphTe
                 f"ragged input '{spec.name}', model provides {_shape(tensor.dims)}"
             )
         return
-    if spec.name in model.batch_outputs or spec not in (*model.inputs, *model.outputs):
+    if spec.name in model.batch_outputs or any(spec.name in batch.names for batch in model.batch_inputs):
         return  # its shape has nothing to do with the batch's size
     if not tensor.dims and not model.max_batch_size:
         if any(dim != 1 for dim in spec.dims):

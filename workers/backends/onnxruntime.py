@@ -60,12 +60,12 @@ class OnnxRuntimeBackend:
         self._inputs_by_name = {tensor.name: tensor for tensor in [*required, *optional]}
         by_name = {tensor.name: tensor for tensor in outputs}
         check(model, self._inputs_by_name, by_name, frozenset(tensor.name for tensor in optional))
-        self._outputs = [by_name[spec.name] for spec in model.outputs] or outputs
-        self._declared_dims = {spec.name: spec.dims for spec in model.outputs}
+        self._outputs = [by_name[spec.name] for spec in model.all_outputs] if model.outputs else outputs
+        self._declared_dims = {spec.name: spec.dims for spec in model.all_outputs}
         self._has_bfloat16 = any(tensor.datatype == "BF16" for tensor in [*required, *optional, *self._outputs])
         return Interface(
-            () if model.inputs else declared(model, required),
-            () if model.outputs else declared(model, outputs),
+            () if model.inputs else declared(model, [tensor for tensor in required if tensor.name not in model.hidden]),
+            () if model.outputs else declared(model, [tensor for tensor in outputs if tensor.name not in model.hidden]),
         )
 
     def unload(self) -> None:

@@ -16,7 +16,7 @@ from workers.backend import IO, Execution, Host, Interface
 from workers.coroutines import Coroutines
 from workers.errors import BackendError
 from workers.model import ModelSpec, datatype_of
-from workers.outcome import Outcome
+from workers.outcome import Again, Outcome
 from workers.pb_requests import Batch, InferenceRequest
 from workers.pb_responses import InferenceResponse
 from workers.pb_server import server
@@ -41,6 +41,7 @@ class PythonBackend:
         self._output_names: frozenset[str] = frozenset()
         self._found: dict[str, Any] = {}  # what auto_complete_config has changed
         self._is_decoupled = False
+        self._is_iterative = bool(model.config.get("sequence_batching", {}).get("iterative_sequence"))
         self._coroutines = Coroutines()
 
     def load(self) -> Interface:
@@ -75,11 +76,11 @@ class PythonBackend:
             self._check_ready if hasattr(instance, "is_ready") else None,
         )
 
-    def execute(self, requests: Sequence[Item], execution: Execution) -> Sequence[Outcome | None]:
+    def execute(self, requests: Sequence[Item], execution: Execution) -> Sequence[Outcome | Again | None]:
         """Hand the requests to the model, each with its own tensors."""
         refused: dict[int, BackendError] = {}
         received: list[InferenceRequest] = []
-        batch = Batch(self._streams, execution.attempt, self._is_decoupled)
+        batch = Batch(self._streams, execution.attempt, self._is_decoupled, self._is_iterative)
         for index, item in enumerate(requests):
             try:
                 received.append(InferenceRequest.received(item, self._inputs, self._output_names, batch, index))
@@ -121,7 +122,7 @@ class PythonBackend:
 
     # ------------------------------------------------------------------------------------------- execute
 
-    def _run(self, received: list[InferenceRequest]) -> list[Outcome | None]:
+    def _run(self, received: list[InferenceRequest]) -> list[Outcome | Again | None]:
         """The model's answers, one for each request."""
         requests = tuple(received)  # the list is the model's from now on
         if self._is_decoupled:
@@ -141,9 +142,12 @@ class PythonBackend:
             return self._fail(requests, describe(error))
         return self._stay_open(requests, returned) if self._is_decoupled else self._answer(requests, returned)
 
-    def _answer(self, requests: Sequence[InferenceRequest], returned: object) -> list[Outcome | None]:
-        """What a model that is not decoupled returns: a response for each request, None for those with a sender."""
-        if returned is None and any(request.has_sender for request in requests):
+    def _answer(self, requests: Sequence[InferenceRequest], returned: object) -> list[Outcome | Again | None]:
+        """What a model that is not decoupled returns: a response for each request.
+
+        None for those with a sender, and for those that are to be executed once more.
+        """
+        if returned is None and any(request.has_sender or request.is_rescheduled for request in requests):
             returned = [None] * len(requests)
         if not isinstance(returned, list):
             return self._fail(requests, f"Expected a list in the execute return, found type '{type(returned)}'.")
@@ -154,18 +158,25 @@ class PythonBackend:
                 f"InferenceRequest(s) size is:{len(requests)}, and InferenceResponse(s) size is:{len(returned)}\n",
             )
         for request, response in zip(requests, returned, strict=True):
-            if not isinstance(response, InferenceResponse) and not (response is None and request.has_sender):
+            if request.is_rescheduled and response is not None:
+                return self._fail(
+                    requests,
+                    "Expected a None object in the execute function return list for reschduled request, "
+                    f"found type '{type(response)}'.",
+                )
+            is_open = request.has_sender or request.is_rescheduled
+            if not isinstance(response, InferenceResponse) and not (response is None and is_open):
                 return self._fail(
                     requests,
                     "Expected an 'InferenceResponse' object in the execute function return list, "
                     f"found type '{type(response)}'.",
                 )
         return [
-            None if response is None else request.answer(self._outcome(response))
+            _left_open(request) if response is None else request.answer(self._outcome(response))
             for request, response in zip(requests, returned, strict=True)
         ]
 
-    def _stay_open(self, requests: Sequence[InferenceRequest], returned: object) -> list[Outcome | None]:
+    def _stay_open(self, requests: Sequence[InferenceRequest], returned: object) -> list[Outcome | Again | None]:
         """What a decoupled model returns: None, always."""
         if returned is not None:
             return self._fail(
@@ -173,7 +184,7 @@ class PythonBackend:
                 f"Python model '{self._model.instance}' is using the decoupled mode and the execute function must "
                 "return None.",
             )
-        return [None] * len(requests)
+        return [_left_open(request) for request in requests]
 
     async def _watch(self, coroutine: Coroutine[Any, Any, Any], requests: Sequence[InferenceRequest]) -> None:
         """A decoupled `execute` that goes on while others begin."""
@@ -182,7 +193,7 @@ class PythonBackend:
         except BaseException as error:
             self._fail(requests, describe(error))
 
-    def _fail(self, requests: Sequence[InferenceRequest], text: str) -> list[Outcome | None]:
+    def _fail(self, requests: Sequence[InferenceRequest], text: str) -> list[Outcome | Again | None]:
         """An error for every request that is not answered already."""
         error = self._failed(text)
         return [request.fail(error) for request in requests]
@@ -228,6 +239,10 @@ class PythonBackend:
             "model_version": str(model.version),
             "model_name": model.name,
         }
+
+
+def _left_open(request: InferenceRequest) -> Again | None:
+    return request.reschedule() if request.is_rescheduled else None
 
 
 def describe(error: BaseException) -> str:

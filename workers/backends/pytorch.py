@@ -116,13 +116,14 @@ class PyTorchBackend:
     def _bind_inputs(self, arguments: list[Argument]) -> tuple[IO, ...]:
         model = self._model
         self._argument_names = [argument.name for argument in arguments]
-        for spec in model.inputs:
+        declared = model.fed if model.inputs else ()
+        for spec in declared:
             self._check_declared("input", spec)
         if any(argument.kind == "DictType" for argument in arguments):
             self._check_dictionary(arguments)
             return ()
-        self._check_arguments(arguments)
-        names = [spec.name for spec in model.fed] or name_arguments(arguments)
+        self._check_arguments(arguments, len(declared))
+        names = [spec.name for spec in declared] or name_arguments(arguments)
         positions = bind(names, self._argument_names)
         if positions is None:
             positions = list(range(len(names)))
@@ -132,17 +133,18 @@ class PyTorchBackend:
             if position >= len(arguments):
                 raise self._refuse(f"input '{name}' is for argument {position}, forward has {len(arguments)}")
         self._arguments = dict(zip(names, positions, strict=True))
-        return () if model.inputs else tuple(IO(name, "", None) for name in names)
+        return () if model.inputs else tuple(IO(name, "", None) for name in names if name not in model.hidden)
 
     def _bind_outputs(self, count: int) -> tuple[IO, ...]:
         model = self._model
-        for spec in model.outputs:
+        for spec in model.all_outputs:
             self._check_declared("output", spec)
         if not model.outputs:
             self._outputs = [(f"OUTPUT__{index}", index, "") for index in range(count)]
-            return tuple(IO(name, "", None) for name, _, _ in self._outputs)
-        indices = indexes([spec.name for spec in model.outputs]) or list(range(len(model.outputs)))
-        self._outputs = [(s.name, i, s.datatype) for s, i in zip(model.outputs, indices, strict=True)]
+            return tuple(IO(name, "", None) for name, _, _ in self._outputs if name not in model.hidden)
+        specs = model.all_outputs
+        indices = indexes([spec.name for spec in specs]) or list(range(len(specs)))
+        self._outputs = [(s.name, i, s.datatype) for s, i in zip(specs, indices, strict=True)]
         return ()
 
     def _check_declared(self, kind: str, spec: TensorSpec) -> None:
@@ -163,14 +165,13 @@ class PyTorchBackend:
                 "they are the keys of the dictionary that the model takes"
             )
 
-    def _check_arguments(self, arguments: list[Argument]) -> None:
+    def _check_arguments(self, arguments: list[Argument], count: int) -> None:
         for argument in arguments:
             if argument.kind not in {"TensorType", "ListType", "OptionalType"}:
                 raise self._refuse(
                     f"argument '{argument.name}' of forward has type {argument.kind}, "
                     "but only Tensor, List[str] and Dict[str, Tensor] are supported"
                 )
-        count = len(self._model.fed)
         required = sum(not argument.has_default for argument in arguments)
         if count and count < required:
             raise self._refuse(f"configuration expects {count} inputs, model provides at least {required}")

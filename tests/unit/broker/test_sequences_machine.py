@@ -124,9 +124,11 @@ class SequenceMachine(RuleBasedStateMachine):
         world = self.world
         for worker in world.workers:
             worker.is_ready = True
-        for _ in range(200):
-            for index in self.busy():
-                self.finish(index)
+        world.dispatch()
+        self.each_has_its_place()
+        for _ in range(100):
+            while self.busy():
+                self.finish(0)
                 self.each_has_its_place()
             world.wait(2.0)
             self.each_has_its_place()
