@@ -32,8 +32,10 @@ class _Search:
     def call(self, call: Request) -> list[str]:
         """Blocked when everything that could execute it is; the call is at one instance, or is for any."""
         chains = []
+        sequences = call.version.sequences
+        worker = call.worker or (sequences.place(call) if sequences is not None else "")
         for instance in call.version.instances:
-            if instance.peer == call.worker if call.worker else instance.state not in self._hopeless:
+            if instance.peer == worker if worker else instance.state not in self._hopeless:
                 chain = self._instance(instance) or self._resources(instance)
                 if not chain:
                     return []

@@ -304,7 +304,7 @@ class Requests:
         if request.is_done:
             return
         chain = self._deadlock(request, now - request.enqueued <= OUTAGE_SECONDS)
-        if chain and request.version.scheduler.remove(request):
+        if chain and self._unqueue(request):
             text = (
                 f"model '{request.version.model}' cannot be called here: all its instances wait for models that wait "
                 f"for this call ({' -> '.join(chain)})"
@@ -326,10 +326,16 @@ class Requests:
             self._out.append(Send(request.worker, Abandon(request.attempt, request.item)))
         elif request.version.graph is not None:
             self._ensembles.cancel(request, now)
-        elif request.version.scheduler.remove(request):
+        elif self._unqueue(request):
             self._fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
-            if request.version.sequences is not None:
-                self.dispatch(request.version, now)
+
+    def _unqueue(self, request: Request) -> bool:
+        """Take a request out of its queue; False when it is not there."""
+        version: Version = request.version
+        is_gone = version.scheduler.remove(request)
+        if is_gone and version.sequences is not None:
+            self._alarms[version] = 0.0  # its sequence has ended: what was behind it, and who gets the slot?
+        return is_gone
 
     def consumed(self, peer: str, message: Consumed) -> None:
         """The client has taken responses of a stream: the model may send as many more."""
@@ -419,10 +425,8 @@ class Requests:
                 self._out.append(Send(request.worker, Abandon(request.attempt, request.item)))
             elif request.version.graph is not None:
                 self._ensembles.cancel(request, now)
-            elif request.version.scheduler.remove(request):
+            elif self._unqueue(request):
                 self._respond(request, _refusal(request.message, ErrorCode.CANCELLED, ""))
-                if request.version.sequences is not None:
-                    self._alarms[request.version] = 0.0  # what was queued behind it is cancelled, too
 
     def give_up(self, version: Version, reason: str, now: float) -> None:
         """Refuse everything that waits for a version that will not come back."""

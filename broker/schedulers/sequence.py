@@ -201,6 +201,11 @@ class SequenceScheduler:
         """The ids of the sequences that have not ended."""
         return list(self._live)
 
+    def place(self, request: Request) -> str:
+        """The peer that a queued request waits for, "" when that is open."""
+        sequence = self._queued.get(request)
+        return "" if sequence is None or sequence.lane is None else str(sequence.lane.worker.peer)
+
     def holds(self, worker: Worker) -> bool:
         """Whether sequences need this worker."""
         lane = self._lanes.get(worker.peer)

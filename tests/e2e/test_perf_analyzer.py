@@ -50,6 +50,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     io = f"input [ {tensor('ORDER', 'TYPE_INT32', '[ 3 ]')} ]\noutput [ {tensor('OUT', 'TYPE_INT32')} ]\n"
     decoupled = "model_transaction_policy { decoupled: true }\n"
     write_model(server.repository, "repeat", f'backend: "python"\n{io}{decoupled}{parameter}{instances(1)}', "repeat")
+    start = 'name: "START" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } ]'
+    sequences = f"max_batch_size: 4\nsequence_batching {{ control_input [ {{ {start} }} ] }}\n{instances(2)}"
+    write_echo(server.repository, "sequences", sequences)
     with server:
         yield server
 
@@ -124,6 +127,16 @@ def test_input_data_of_several_steps_and_what_is_to_come_back(
     path.write_text(json.dumps({"data": [{"IN": step} for step in steps], "validation_data": outputs}))
     with pytest.raises(AssertionError, match=r"[Oo]utput"):
         measure(perf_analyzer, server, protocol, "batched", f"--input-data={path}")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "flags"),
+    [("http", ["--async"]), ("grpc", ["--async"]), ("grpc", ["--async", "--streaming"])],
+    ids=["http", "grpc", "stream"],
+)
+def test_sequences(perf_analyzer: Tool, server: Server, protocol: str, flags: list[str]) -> None:
+    many = ["--shape=IN:16", "--sequence-length=5", "--concurrency-range=6"]
+    check_split(measure(perf_analyzer, server, protocol, "sequences", *many, *flags))
 
 
 @pytest.mark.parametrize("responses", [1, 3])

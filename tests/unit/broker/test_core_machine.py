@@ -9,7 +9,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from broker.messages import COMPLETE, ErrorCode, Execute, Executed, Part
 from configs.description import DynamicBatching, Instance, ModelDescription, Resource, Tenants
+from configs.sequences import SequenceBatching
 from tests.unit.broker.describe import description, infer
+from tests.unit.broker.sequences import END, START
+from tests.unit.broker.sequences import settings as sequences
 from tests.unit.broker.world import Process, Record, World
 
 T = TypeVar("T")
@@ -24,6 +27,7 @@ class Configuration(NamedTuple):
     kinds: Sequence[str] = ("cpu",)  # of each instance
     versions: tuple[int, ...] = (1,)
     batching: DynamicBatching | None = None
+    sequences: SequenceBatching | None = None  # then there is no other batching
     retry_on_crash: str = "true"
     execution_timeout_ms: str = "0"
     files: str = "a"
@@ -38,7 +42,8 @@ class Configuration(NamedTuple):
         return description(
             self.model,
             versions=self.versions,
-            batching=self.batching,
+            batching=self.batching if self.sequences is None else None,
+            sequence_batching=self.sequences,
             max_batch_size=8,
             instances=tuple(self._instance(number, kind) for number, kind in enumerate(self.kinds)),
             parameters=parameters,
@@ -64,6 +69,9 @@ KINDS = st.lists(mostly("cpu", "gpu"), min_size=1, max_size=3)
 BATCHINGS = st.none() | st.builds(
     DynamicBatching, st.sampled_from([(8,), (4,), (2, 6)]), st.sampled_from([0.0, 0.01, 2.0]), st.booleans()
 )
+SEQUENCES = st.builds(
+    sequences, st.integers(1, 4), st.just(5.0), st.booleans(), max_queue_delay=st.sampled_from([0.0, 1.0])
+)
 CONFIGURATIONS = {
     model: st.builds(
         Configuration,
@@ -71,6 +79,7 @@ CONFIGURATIONS = {
         KINDS,
         mostly((1,), (2,), (1, 2)),
         BATCHINGS,
+        st.none() | st.none() | SEQUENCES,
         mostly("true", "false"),
         mostly("0", "5000"),
         mostly("a", "b"),
@@ -134,16 +143,24 @@ class CoreMachine(RuleBasedStateMachine):
         model=mostly("a", "b", "unknown"),
         shapes=st.lists(mostly((1, 4), (6, 4), (1, 5), None), min_size=1, max_size=6),
         begins=st.booleans(),
+        ends=mostly(True, False),
     )
-    def ask(self, index: int, model: str, shapes: list[tuple[int, ...] | None], begins: bool) -> None:
+    def ask(self, index: int, model: str, shapes: list[tuple[int, ...] | None], begins: bool, ends: bool) -> None:
         frontend = self.choose(self.world.frontends, index)
         for number, shape in enumerate(shapes, index):
-            is_valid = shape is not None and model in self.world.core.models
+            is_valid = shape is not None and self.takes(model, shape[0])
             parameters = {"kind": number % 2, "tenant": number % 3}
-            question = infer(0, model, shape or (9, 4), parameters=parameters, digest=self.digest)
+            flags = START | END * ends
+            question = infer(0, model, shape or (9, 4), parameters=parameters, digest=self.digest, flags=flags)
             self.world.ask(frontend, question, is_valid)
         if begins:
             self.begin()
+
+    def takes(self, model: str, batch: int) -> bool:
+        """Whether a model that there is takes requests of this batch size: a sequence's have to be 1."""
+        found = self.world.core.models.get(model)
+        version = found.newest_ready() if found is not None else None
+        return found is not None and (batch == 1 or version is None or version.sequences is None)
 
     def clients(self) -> list[Record]:
         """Open requests of clients that can say something about them."""
@@ -210,7 +227,7 @@ class CoreMachine(RuleBasedStateMachine):
         caller = self.choose(self.executing(), index)
         assert caller.begun is not None
         if not caller.is_doomed:
-            request = infer(0, model, (1, 4), attempt=caller.begun.attempt)
+            request = infer(0, model, (1, 4), attempt=caller.begun.attempt, flags=START | END)
             self.world.ask(caller, request, model in self.world.core.models)
 
     # ------------------------------------------------------------------------------------------- processes

@@ -70,6 +70,7 @@ class Record:
         self.parts = 0  # that its model has sent and the core has seen
         self.worker = ""  # that the core has given it to
         self.attempt = 0
+        self.item = 0
         self.crashes = 0
         self.kills = 0
         self.is_stream = False  # executed, and still open
@@ -211,10 +212,14 @@ class World:
         assert process.is_loaded, "work for a worker that is not ready"
         assert not process.is_told_to_stop, "work for a worker that was told to stop"
         instance = self.core.fleet.workers[process.token]
-        assert instance.state is InstanceState.READY
-        records = [self.records[item.request_id] for item in execute.items]
-        for item, record in zip(execute.items, records, strict=True):
+        sequences = instance.version.sequences
+        assert instance.state is InstanceState.READY or (sequences is not None and sequences.holds(instance))
+        rows = [(index, item) for index, item in enumerate(execute.items) if item.reader]  # others are nobody's
+        assert len(rows) == len(execute.items) or sequences is not None
+        records = [self.records[item.request_id] for _, item in rows]
+        for (index, item), record in zip(rows, records, strict=True):
             assert item.reader == record.peer
+            record.item = index
             assert record.is_valid
             assert not record.is_answered, "work that is done"
             assert record.version is instance.version
@@ -294,8 +299,9 @@ class World:
                 process.is_loaded = True
             case Executed(attempt, results):
                 items = [r for r in self.records.values() if (r.worker, r.attempt) == (process.token, attempt)]
-                if len(items) == len(results):
-                    for record, result in zip(items, results, strict=True):
+                if results:
+                    for record in items:
+                        result = results[record.item]
                         self._note_result(record, result)
                         record.is_stream = not result.part and result.code == ErrorCode.OK
             case Responded(_, _, result):
@@ -457,6 +463,7 @@ class World:
         assert record.version is not None
         description = record.version.description
         is_retried = description.parameters.get("retry_on_crash") != "false" and not description.decoupled
+        is_retried = is_retried and description.sequence_batching is None
         if record.is_stream:
             return ErrorCode.UNAVAILABLE
         if record.is_cancelled or record.is_orphan:
@@ -479,7 +486,8 @@ class World:
         """A request of a client, or of a worker whose model calls another, arrives at the core."""
         self.numbers += 1
         request_id = f"{frontend.token}/{self.numbers}"
-        infer = infer._replace(request=self.numbers, request_id=request_id, received=self.now)
+        identity = infer.correlation_id or self.numbers  # a sequence of its own
+        infer = infer._replace(request=self.numbers, request_id=request_id, received=self.now, correlation_id=identity)
         record = self.records[request_id] = Record(frontend.token, infer, is_valid)
         model = self.core.models.get(infer.model)
         version = model.newest_ready() if model is not None else None
