@@ -117,7 +117,8 @@ class DirectLane(Lane):
         self._company = company
         self._controls = controls
         self._ready: dict[int, Sequence] = {}
-        self._wanted = settings.minimum_slot_utilization * settings.slots
+        self._slots = settings.slots
+        self._wanted = settings.minimum_slot_utilization
         self._delay = settings.max_queue_delay if self._wanted else 0.0
 
     def update(self, sequence: Sequence) -> None:
@@ -131,7 +132,7 @@ class DirectLane(Lane):
         """See `Lane`."""
         if not self._ready or self.worker.attempts:
             return False
-        return not self._delay or len(self._ready) >= self._wanted or now >= self._oldest() + self._delay
+        return not self._delay or len(self._ready) / self._slots >= self._wanted or now >= self._oldest() + self._delay
 
     def deadline(self) -> float | None:
         """See `Lane`."""

@@ -227,7 +227,7 @@ class World:
             assert not holders, f"{item.request_id} goes to {process.token} while {holders} have it"
             record.worker, record.attempt = process.token, execute.attempt
         self._check_batch(records, execute.items, instance)
-        process.holding.update(item.request_id for item in execute.items)
+        process.holding.update(item.request_id for _, item in rows)
 
     def _check_batch(self, records: list[Record], items: tuple[Item, ...], instance: Instance) -> None:
         limit = instance.version.description.max_batch_size
