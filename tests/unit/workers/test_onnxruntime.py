@@ -313,3 +313,47 @@ def test_inputs_of_batches_are_inputs_of_the_graph(tmp_path: Path) -> None:
     assert "expects datatype TYPE_FP32 for input 'shapes', model provides TYPE_INT32" in refusal(
         tmp_path, ragged_graph(), wrong
     )
+
+
+SEQUENCES = {
+    "control_input": [
+        {"name": "ready", "control": [{"fp32_false_true": [0, 1]}]},
+        {"name": "id", "control": [{"data_type": "TYPE_INT64"}]},
+    ],
+    "state": [{"input_name": "before", "output_name": "after", "data_type": "TYPE_FP32", "dims": [2]}],
+}
+
+
+def stateful() -> Any:
+    """`y = after = x * ready + before`."""
+    inputs = [("x", TensorProto.FLOAT, 2), ("ready", TensorProto.FLOAT, 1), ("id", TensorProto.INT64, 1)]
+    inputs.append(("before", TensorProto.FLOAT, 2))
+    nodes = [
+        helper.make_node("Mul", ["x", "ready"], ["z"]),
+        helper.make_node("Add", ["z", "before"], ["y"]),
+        helper.make_node("Identity", ["y"], ["after"]),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, element, ("n", size)) for name, element, size in inputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", 2)) for name in ("y", "after")],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("io", [{"input": IN, "output": OUT}, {}], ids=["declared", "found"])
+def test_controls_and_states_of_sequences_are_the_models_own(tmp_path: Path, io: dict[str, Any]) -> None:
+    backend, interface = load(tmp_path, stateful(), {"max_batch_size": 4, "sequence_batching": SEQUENCES, **io})
+    expected = Interface((IO("x", "FP32", (2,)),), (IO("y", "FP32", (2,)),)) if not io else Interface()
+    assert interface == expected
+    values = {"x": [[1, 2]], "ready": [[3]], "before": [[5, 7]]}
+    inputs = {name: np.array(value, np.float32) for name, value in values.items()}
+    (outcome,) = run(backend, request(**inputs, id=np.array([[9]], np.int64)))
+    assert {name: array.tolist() for name, array in arrays(outcome).items()} == {"y": [[8, 13]], "after": [[8, 13]]}
+
+
+def test_controls_must_be_as_the_graph_has_them(tmp_path: Path) -> None:
+    wrong = {**SEQUENCES, "control_input": SEQUENCES["control_input"][:1]}
+    config = {"max_batch_size": 4, "sequence_batching": wrong, "input": IN, "output": OUT}
+    assert "configuration expects 3 inputs, model provides 4" in refusal(tmp_path, stateful(), config)

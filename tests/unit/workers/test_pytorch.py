@@ -278,3 +278,21 @@ def test_ragged_requests_run_end_to_end(tmp_path: Path) -> None:
         np.testing.assert_array_equal(arrays(outcome)["OUTPUT__0"], array * 2)
         assert arrays(outcome)["OUTPUT__1"].tolist() == [[array.size]]
     assert "configuration expects 1 inputs" in refusal(tmp_path, source, {**config, "batch_input": []})
+
+
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_controls_and_states_of_sequences_are_the_modules_own(tmp_path: Path, is_declared: bool) -> None:
+    sequences = {
+        "control_input": [{"name": "ready", "control": [{"fp32_false_true": [0, 1]}]}],
+        "state": [{"input_name": "before", "output_name": "OUTPUT__1", "data_type": "TYPE_FP32", "dims": [2]}],
+    }
+    io = {"input": [tensor("x", "TYPE_FP32", 2)], "output": [tensor("OUTPUT__0", "TYPE_FP32", 2)]}
+    source = "def forward(self, x, ready, before):\n    return x * ready + before, before * 2\n"
+    config = {"max_batch_size": 4, "sequence_batching": sequences, **(io if is_declared else {})}
+    backend, interface = load(tmp_path, source, config)
+    found = Interface((IO("x", "", None),), (IO("OUTPUT__0", "", None),))
+    assert interface == (Interface() if is_declared else found)
+    values = {"x": [[1, 2]], "ready": [[3]], "before": [[5, 7]]}
+    (outcome,) = run(backend, request(**{name: np.array(value, np.float32) for name, value in values.items()}))
+    outputs = {"OUTPUT__0": [[8, 13]], "OUTPUT__1": [[10, 14]]}
+    assert {name: array.tolist() for name, array in arrays(outcome).items()} == outputs
