@@ -334,7 +334,7 @@ class Requests:
         version: Version = request.version
         is_gone = version.scheduler.remove(request)
         if is_gone and version.sequences is not None:
-            self._alarms[version] = 0.0  # its sequence has ended: what was behind it, and who gets the slot?
+            self._touched[version] = None  # its sequence has ended: what was behind it, and who gets the slot?
         return is_gone
 
     def consumed(self, peer: str, message: Consumed) -> None:

@@ -20,6 +20,8 @@ from configs.sequences import SequenceBatching
 
 KNOWN_LOSSES = 1024
 """Sequences whose clients have not heard yet that they are lost; beyond, the oldest are forgotten."""
+FORGOTTEN_TIMEOUTS = 100
+"""So many timeouts of sequences that wait no more are kept for each look through all of them."""
 
 
 class Refusal(NamedTuple):
@@ -109,6 +111,9 @@ class SequenceScheduler:
         elif timeout:
             sequence.deadline = min(sequence.deadline or float("inf"), request.enqueued + timeout)
             heapq.heappush(self._timeouts, (sequence.deadline, next(self._numbers), sequence))
+            if len(self._timeouts) > 2 * len(self._backlog) + FORGOTTEN_TIMEOUTS:
+                self._timeouts = [entry for entry in self._timeouts if self._is_waiting(entry)]
+                heapq.heapify(self._timeouts)
 
     def _touch(self, sequence: Sequence) -> None:
         """It is the one that will be idle for too long last."""

@@ -60,6 +60,7 @@ def test_rows_of_nobody_count_in_the_size_of_the_batch_only() -> None:
     execute(world, worker)
     execute(world, worker)
     version = world.core.models["a"].versions[1]
+    version.statistics.settle()
     assert {size: stats.compute_infer.count for size, stats in version.statistics.batches.items()} == {1: 1, 2: 1}
     assert version.statistics.inference_count == 2
     assert version.executing == 0
@@ -199,6 +200,7 @@ def test_an_iterative_request_is_executed_until_its_model_answers() -> None:
     execute(world, worker)
     assert record.responses[-1].code == ErrorCode.OK
     statistics = world.core.models["a"].versions[1].statistics
+    statistics.settle()
     assert (statistics.inference_count, statistics.execution_count) == (1, 4)
 
 

@@ -271,6 +271,20 @@ def test_a_timeout_does_not_count_with_a_slot() -> None:
     assert world.refused == []
 
 
+def test_timeouts_of_sequences_that_wait_no_more_are_forgotten() -> None:
+    world = Round(settings(slots=1, idle=100.0))
+    for identity in range(1, 1000):
+        world.ask(identity, START, timeout_us=10**12)
+        world.ask(identity, END)
+        while world.workers[0].attempts:
+            world.finish()
+        world.ask(1000, START | END)
+        request = world.ask(2000, START | END, timeout_us=10**12)
+        assert world.scheduler.remove(request)
+        world.finish()
+    assert len(world.scheduler._timeouts) < 200
+
+
 # ------------------------------------------------------------------------------------------- cancellation
 
 
