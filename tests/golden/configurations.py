@@ -48,7 +48,7 @@ CONFIGURATIONS = {
     "decoupled": Configuration(("add_sub", "repeat")),
     "fragile": Configuration(("dies",)),
     "queues": Configuration(("delaying", "impatient", "ranked", "short_queue")),
-    "sequences": Configuration(("named_sums", "sums")),
+    "sequences": Configuration(("controls", "named_sums", "oldest_sums", "steps", "sums")),
     "ensembles": Configuration(("add_sub", "errors", "failing_pipeline", "pipeline")),
     "explicit": Configuration(
         ("add_sub", "add_sub_int32", "broken", "identity_fp32"),

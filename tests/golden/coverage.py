@@ -160,6 +160,7 @@ SCHEDULING = (
     Error("queue timeout, stream", r"^Request timeout expired$", grpc="stream"),
     Error("sequence without id", r"must specify a non-zero or non-empty correlation ID$", *INVALID),
     Error("sequence without start", r"must specify the START flag on the first request of the sequence$", *INVALID),
+    Error("sequence waits too long", r"^timeout of the corresponding sequence has been expired$", *AWAY[:1]),
     Error("sequence with a batch", r"must specify batch-size 1 due to requirements of sequence batcher$", *INVALID),
     Error("step of an ensemble", r"^in ensemble 'failing_pipeline', ", "503", "NOT_FOUND"),
 )
@@ -270,7 +271,6 @@ ELSEWHERE = (
     Elsewhere("limits on input sizes, nesting and chunks", "newer than 2.51: tests/process/test_http_frontend.py"),
     Elsewhere("client shared memory is off", "newer than 2.51: tests/process"),
     Elsewhere("response beyond 2 GiB", "too large to keep: tests/unit/frontends/test_grpc_wire.py"),
-    Elsewhere("sequence waits too long", "newer than 2.51, and for sequences"),
 )
 
 MODEL, MEMORY_KIND = r"/v2/models/[^/]+", r"/v2/(system|cuda)sharedmemory"
