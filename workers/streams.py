@@ -45,7 +45,7 @@ class Streams:
             stream = self._open.get(key)
             if stream is None:
                 stream = Stream(self, key, item, is_decoupled)
-                stream.is_cancelled = key in self._abandoned
+                stream.is_cancelled = key in self._abandoned or not item.reader  # nobody reads it
                 if attempt > self._finished:
                     self._open[key] = stream
                 else:

@@ -131,8 +131,8 @@ def test_input_data_of_several_steps_and_what_is_to_come_back(
 
 @pytest.mark.parametrize(
     ("protocol", "flags"),
-    [("http", ["--async"]), ("grpc", ["--async"]), ("grpc", ["--async", "--streaming"])],
-    ids=["http", "grpc", "stream"],
+    [("http", ["--async"]), ("grpc", ["--async", "--streaming"])],
+    ids=["http", "stream"],
 )
 def test_sequences(perf_analyzer: Tool, server: Server, protocol: str, flags: list[str]) -> None:
     many = ["--shape=IN:16", "--sequence-length=5", "--concurrency-range=6"]
