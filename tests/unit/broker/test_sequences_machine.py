@@ -23,10 +23,12 @@ class SequenceMachine(RuleBasedStateMachine):
         is_direct=st.booleans(),
         delay=st.sampled_from([0.0, 0.5]),
         workers=st.integers(1, 2),
+        is_iterative=st.sampled_from([False, False, True]),
     )
-    def start(self, slots: int, is_direct: bool, delay: float, workers: int) -> None:
+    def start(self, slots: int, is_direct: bool, delay: float, workers: int, is_iterative: bool) -> None:
         self.slots = slots
-        batching = settings(slots, 4.0, is_direct, max_queue_delay=delay, minimum_slot_utilization=0.6 * is_direct)
+        wait = {"max_queue_delay": delay, "minimum_slot_utilization": 0.6 * is_direct}
+        batching = settings(slots, 4.0, is_direct, is_iterative=is_iterative, **wait)
         self.world = Round(batching, workers, max_batch_size=slots)
         self.accepted: list[Request] = []
         self.before: dict[Request, Request | None] = {}  # the request of its sequence that has to be executed first
@@ -55,13 +57,15 @@ class SequenceMachine(RuleBasedStateMachine):
         return [index for index, worker in enumerate(self.world.workers) if worker.attempts]
 
     @precondition(lambda self: self.busy())
-    @rule(index=INDEX)
-    def finish(self, index: int) -> None:
+    @rule(index=INDEX, again=st.booleans())
+    def finish(self, index: int, again: bool) -> None:
         worker = self.busy()[index % len(self.busy())]
         peer = self.world.workers[worker].peer
         (batch,) = self.world.workers[worker].attempts.values()
-        self.executed.update({request: peer for request in batch if not request.is_done})
-        self.world.finish(worker)
+        requests = [request for request in batch if not request.is_done]
+        rest = requests[1:] if again and self.world.scheduler.is_iterative else []
+        self.executed.update({request: peer for request in requests if request not in rest})
+        self.world.finish(worker, tuple(rest))
 
     @rule(index=INDEX, began=st.booleans())
     def die(self, index: int, began: bool) -> None:
@@ -128,7 +132,7 @@ class SequenceMachine(RuleBasedStateMachine):
         self.each_has_its_place()
         for _ in range(100):
             while self.busy():
-                self.finish(0)
+                self.finish(0, again=False)
                 self.each_has_its_place()
             world.wait(2.0)
             self.each_has_its_place()
