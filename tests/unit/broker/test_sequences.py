@@ -271,6 +271,34 @@ def test_a_timeout_does_not_count_with_a_slot() -> None:
     assert world.refused == []
 
 
+def test_each_request_puts_the_idle_time_off_for_its_own_sequence() -> None:
+    world = Round(settings(slots=2, idle=10.0))
+    world.ask(1, START)
+    world.finish()
+    world.ask(2, START)
+    world.finish()
+    world.wait(6.0)
+    world.ask(1)
+    world.finish()
+    world.wait(5.0)
+    assert world.scheduler.live() == [1]
+    world.wait(5.0)
+    assert world.scheduler.live() == []
+
+
+def test_a_timeout_does_not_count_for_a_sequence_that_had_a_slot() -> None:
+    world = Round(settings(slots=2, idle=100.0))
+    world.ask(1, START)
+    saved = world.ask(2, START, timeout_us=1_000_000)
+    world.workers[0].is_ready = False
+    world.die()
+    world.wait(5.0)
+    assert world.refused == []
+    world.workers[0].is_ready = True
+    world.dispatch()
+    assert world.finish() == [saved]
+
+
 def test_timeouts_of_sequences_that_wait_no_more_are_forgotten() -> None:
     world = Round(settings(slots=1, idle=100.0))
     for identity in range(1, 1000):
