@@ -32,6 +32,7 @@ from broker.remote_cache import RemoteCache
 from broker.request import Request
 from broker.response_cache import ResponseCache
 from broker.runs import Step
+from broker.schedulers import SequenceScheduler
 from broker.schedulers.controls import START
 from broker.validation import Rejected, prefix, restore_shape
 from shm.ref import TensorRef
@@ -453,8 +454,7 @@ class Requests:
             self._ensembles.start(version, version.graph, now)
             return
         if version.sequences is not None:
-            for refusal in version.sequences.survey(version.instances, now):
-                self._fail(*refusal, now)
+            self._survey(version.sequences, version.instances, now)
         scheduler = version.scheduler
         for request in scheduler.expire(now):
             self._fail(request, ErrorCode.UNAVAILABLE, "Request timeout expired", "REJECTED", now)
@@ -476,6 +476,13 @@ class Requests:
     def _pick(self, version: Version, now: float) -> Instance | None:
         """An instance that may take a batch; the rate limiter has a say in it."""
         return version.pick()
+
+    def _survey(self, sequences: SequenceScheduler, instances: list[Instance], now: float) -> None:
+        """Let a sequence scheduler see what has changed, and tell those whom it gives up."""
+        for refusal in sequences.survey(instances, now):
+            self._fail(*refusal, now)
+        while sequences.warnings:
+            self._out.append(Emit("W", sequences.warnings.pop(0)))
 
     def _set_alarm(self, version: Version, *times: float | None) -> None:
         """Look at the version again at the earliest of these times."""

@@ -51,6 +51,7 @@ class SequenceScheduler:
         self._queued: dict[Request, Sequence] = {}
         self._running: dict[Request, Sequence] = {}
         self._refused: list[Refusal] = []  # to be told by the next survey
+        self.warnings: list[str] = []  # for the log; whoever surveys takes them out
         self._lost: dict[int | str, str] = {}  # sequences whose clients do not know yet -> why
         self._numbers = itertools.count(1)
         self._picked: Lane | None = None
@@ -71,6 +72,11 @@ class SequenceScheduler:
             sequence = self._live[infer.correlation_id] = Sequence(infer.correlation_id, request.enqueued)
             self._backlog[sequence] = None
             self._lost.pop(sequence.id, None)
+        elif infer.flags & START:
+            self.warnings.append(
+                f"sequence {sequence.id} for model '{request.version.model}' has a conflict. The previous sequence did "
+                "not end before this sequence start. Previous sequence will be terminated early."
+            )
         self._join(sequence, request)
         if infer.flags & END or self.is_iterative or self._is_closed:
             self._end(sequence)

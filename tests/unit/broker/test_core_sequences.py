@@ -52,6 +52,14 @@ def test_a_request_that_is_refused_is_not_counted() -> None:
     assert world.core.models["a"].versions[1].statistics.fail.count == 0
 
 
+def test_a_sequence_that_begins_anew_is_logged() -> None:
+    world = started(sequential())
+    ask(world, 1, START)
+    ask(world, 1, START)
+    ask(world, 1)
+    assert len([line for line in world.log if "sequence 1 for model 'a' has a conflict" in line]) == 1
+
+
 def test_rows_of_nobody_count_in_the_size_of_the_batch_only() -> None:
     world = started(sequential())
     (worker,) = world.workers

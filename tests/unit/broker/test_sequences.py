@@ -85,6 +85,10 @@ def test_a_start_in_a_sequence_begins_it_anew_in_its_slot() -> None:
     world.finish()
     world.ask(5, START)
     assert [peer for peer, _ in world.sent] == ["w0", "w0"]
+    assert world.scheduler.warnings == [
+        "sequence 5 for model 'm' has a conflict. The previous sequence did not end before this sequence start. "
+        "Previous sequence will be terminated early."
+    ]
 
 
 # ------------------------------------------------------------------------------------------- slots
