@@ -126,6 +126,17 @@ def execute(self, requests):
         assert (nobody.outputs, len(somebody.outputs)) == ((), 1)
 
 
+def test_the_identity_backend_leaves_controls_out(tmp_path: Path) -> None:
+    control = {"name": "START", "control": [{"kind": "CONTROL_SEQUENCE_START", "int32_false_true": [0, 1]}]}
+    config = {**CONFIG, "sequence_batching": {"control_input": [control], "state": []}}
+    (tmp_path / "m").mkdir()
+    with FakeBroker() as broker:
+        broker.loaded("identity", tmp_path / "m", config)
+        result = broker.infer(broker.ref("IN", ONES), broker.ref("START", np.ones((1, 1), np.int32)))
+        np.testing.assert_array_equal(broker.arrays(result)["OUT"], ONES)
+        assert len(result.outputs) == 1
+
+
 def test_a_state_stays_in_its_slot(tmp_path: Path) -> None:
     state = {"input_name": "BEFORE", "output_name": "AFTER", "data_type": "TYPE_FP32", "dims": [1], "initial_state": []}
     config = {

@@ -52,6 +52,7 @@ class IdentityBackend:
     def _respond(self, request: Item) -> Outcome:
         names, raw = self._names, self._inputs.raw
         try:
-            return Response([Output(names[r.name], r.datatype, r.shape, raw(r)) for r in request.inputs], {})
+            given = [r for r in request.inputs if r.name in names]  # what else there is tells of sequences
+            return Response([Output(names[r.name], r.datatype, r.shape, raw(r)) for r in given], {})
         except BackendError as error:
             return error
