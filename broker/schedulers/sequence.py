@@ -53,7 +53,8 @@ class SequenceScheduler:
         self._refused: list[Refusal] = []  # to be told by the next survey
         self.warnings: list[str] = []  # for the log; whoever surveys takes them out
         self._lost: dict[int | str, str] = {}  # sequences whose clients do not know yet -> why
-        self._numbers = itertools.count(1)
+        self._ids = itertools.count(1)
+        self._numbers = itertools.count()  # of timeouts
         self._picked: Lane | None = None
         self._now = 0.0
         self._is_closed = False
@@ -96,7 +97,7 @@ class SequenceScheduler:
             request.message = request.message._replace(correlation_id=self._new_id(), flags=START)
 
     def _new_id(self) -> int:
-        return next(number for number in self._numbers if number not in self._live)
+        return next(number for number in self._ids if number not in self._live)
 
     def _start_missing(self, request: Request) -> str:
         identity = request.message.correlation_id
@@ -149,8 +150,10 @@ class SequenceScheduler:
             sequence.sent, sequence.running = 0, None
             sequence.queue.appendleft(request)
             self._queued[request] = sequence
+        elif sequence is not None and sequence.lane is not None:
+            self._refuse_lost(request, f"the worker of instance '{sequence.lane.worker.key}' died")
         else:
-            self._refuse_lost(request, "its worker died")
+            self._refuse_lost(request, "the model's configuration has changed")
 
     def again(self, request: Request) -> None:
         """Its model wants to execute it once more (iterative sequences)."""

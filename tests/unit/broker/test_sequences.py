@@ -403,7 +403,21 @@ def test_a_later_request_that_was_not_begun_is_refused() -> None:
     second = world.ask(1, END)
     world.die(began=False)
     assert [refusal.request for refusal in world.refused] == [second]
+    assert world.refused[0].text == "sequence 1 of model 'm' is lost: the worker of instance 'm_0' died"
     assert len(world.scheduler) == 0
+
+
+def test_a_request_of_another_scheduler_is_refused() -> None:
+    world = Round(settings())
+    world.ask(1, START)
+    queued = world.ask(1)
+    world.scheduler.drain()
+    world.scheduler = SequenceScheduler(settings(), 8)
+    world.scheduler.requeue(queued)
+    world.dispatch()
+    assert [(r.request, r.text) for r in world.refused] == [
+        (queued, "sequence 1 of model 'm' is lost: the model's configuration has changed")
+    ]
 
 
 def test_a_closed_scheduler_executes_what_is_queued_and_lets_all_sequences_go() -> None:
