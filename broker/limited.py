@@ -37,7 +37,10 @@ class LimitedRequests(Requests):
             super().dispatch(version, now)
 
     def _pick(self, version: Version, now: float) -> Instance | None:
-        return self._limiter.pick(version, now)
+        instance = self._limiter.pick(version, now)
+        if instance is not None and version.sequences is not None:
+            version.sequences.choose(instance)
+        return instance
 
     def _deadlock(self, call: Request, is_patient: bool) -> list[str]:
         return calls.deadlock(call, is_patient, self._limiter)

@@ -141,7 +141,11 @@ class RateLimiter:
 
 
 def _idle(version: Version) -> list[Instance]:
-    ready = [i for i in version.instances if i.state is InstanceState.READY and not i.attempts]
+    if version.sequences is not None:  # each is bound to an instance
+        due = version.sequences.due()
+        ready = [instance for instance in version.instances if instance in due]
+    else:
+        ready = [i for i in version.instances if i.state is InstanceState.READY and not i.attempts]
     return sorted(ready, key=lambda instance: (bool(instance.spec.resources), instance.turn))
 
 

@@ -55,7 +55,7 @@ class SequenceScheduler:
         self._lost: dict[int | str, str] = {}  # sequences whose clients do not know yet -> why
         self._ids = itertools.count(1)
         self._numbers = itertools.count()  # of timeouts
-        self._picked: Lane | None = None
+        self._chosen: Lane | None = None
         self._now = 0.0
         self._is_closed = False
 
@@ -251,15 +251,25 @@ class SequenceScheduler:
         refused, self._refused = self._refused, []
         return refused
 
+    def due(self) -> list[Worker]:
+        """The workers that could execute a batch now."""
+        return [lane.worker for lane in self._lanes.values() if lane.is_due(self._now)]
+
     def pick(self) -> Worker | None:
-        """The worker for which `next_batch` has a batch."""
-        self._picked = next((lane for lane in self._lanes.values() if lane.is_due(self._now)), None)
-        return None if self._picked is None else self._picked.worker
+        """The first of these, for `next_batch`."""
+        worker = next(iter(self.due()), None)
+        if worker is not None:
+            self.choose(worker)
+        return worker
+
+    def choose(self, worker: Worker) -> None:
+        """Have `next_batch` give the batch of this worker."""
+        self._chosen = self._lanes[worker.peer]
 
     def next_batch(self, now: float, is_idle: bool) -> list[Request]:
-        """See `Scheduler`: the batch of the worker that `pick` has chosen. Rows of nobody are done already."""
-        assert self._picked is not None
-        batch = self._picked.take(now)
+        """See `Scheduler`: the batch of the worker that was chosen. Rows of nobody are done already."""
+        assert self._chosen is not None
+        batch = self._chosen.take(now)
         for request in batch:
             if not request.is_done:
                 self._running[request] = self._queued.pop(request)
@@ -281,7 +291,8 @@ class SequenceScheduler:
 
     def next_expiry(self) -> float | None:
         """See `Scheduler`: when `survey` or `pick` has something to do."""
-        times = [deadline for lane in self._lanes.values() if (deadline := lane.deadline()) is not None]
+        deadlines = [deadline for lane in self._lanes.values() if (deadline := lane.deadline()) is not None]
+        times = [deadline for deadline in deadlines if deadline > self._now]  # what is due waits for something else
         if self._idle:
             times.append(next(iter(self._idle)).arrived + self._settings.max_idle)
         while self._timeouts and not self._is_waiting(self._timeouts[0]):
