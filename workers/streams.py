@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from broker.messages import COMPLETE, STREAM_CREDIT, Credit, ErrorCode, Item, Part, Responded, Result
+from broker.messages import COMPLETE, NOBODY, STREAM_CREDIT, Credit, ErrorCode, Item, Part, Responded, Result
 from workers.connection import Connection
 from workers.errors import BackendError
 from workers.outcome import Outcome, Output, Response
@@ -45,7 +45,7 @@ class Streams:
             stream = self._open.get(key)
             if stream is None:
                 stream = Stream(self, key, item, is_decoupled)
-                stream.is_cancelled = key in self._abandoned or not item.reader  # nobody reads it
+                stream.is_cancelled = key in self._abandoned or item.reader == NOBODY
                 if attempt > self._finished:
                     self._open[key] = stream
                 else:

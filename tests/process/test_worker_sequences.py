@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from broker.messages import STREAM_CREDIT, ErrorCode, Execute, Part, Result
+from broker.messages import NOBODY, STREAM_CREDIT, ErrorCode, Execute, Part, Result
 from tests.process.test_worker_python import CONFIG, ONES, model
 from tests.support.worker import FakeBroker, item, tensor
 
@@ -107,7 +107,7 @@ def execute(self, requests):
 """
     with FakeBroker() as broker:
         broker.loaded("python", model(tmp_path, HELPERS + body), {**CONFIG, **DECOUPLED})
-        rows = tuple(item(broker.ref("IN", ONES), reader=reader) for reader in ("", "reader"))
+        rows = tuple(item(broker.ref("IN", ONES), reader=reader) for reader in (NOBODY, "reader"))
         attempt = next(broker.attempts)
         broker.send(Execute(attempt, rows))
         assert broker.wait_for("Executed").results == (OPEN, OPEN)
@@ -122,7 +122,9 @@ def execute(self, requests):
 """
     with FakeBroker() as broker:
         broker.loaded("python", model(tmp_path, HELPERS + body), CONFIG)
-        nobody, somebody = broker.execute(*[item(broker.ref("IN", ONES), reader=reader) for reader in ("", "reader")])
+        nobody, somebody = broker.execute(
+            *[item(broker.ref("IN", ONES), reader=reader) for reader in (NOBODY, "reader")]
+        )
         assert (nobody.outputs, len(somebody.outputs)) == ((), 1)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from broker.messages import ErrorCode
+from broker.messages import NOBODY, ErrorCode
 from broker.schedulers import SequenceScheduler, make
 from broker.validation import Rejected
 from configs.sequences import Control
@@ -152,7 +152,7 @@ def test_rows_are_slots_and_those_without_a_request_are_nobodys() -> None:
     first = world.ask(3)
     (nobody, _, _) = world.sent[-1][1]
     assert world.rows() == [0, 0, 3]
-    assert (nobody.peer, nobody.is_done, nobody.message.request_id) == ("", True, "")
+    assert (nobody.peer, nobody.is_done, nobody.message.request_id) == (NOBODY, True, "")
     assert values(nobody.inputs[1:]) == {"START": 0, "END": 0.0, "READY": False, "ID": 0}
     assert nobody.inputs[0] == first.message.inputs[0]
 

@@ -14,6 +14,7 @@ from broker.core import Core, Frontends
 from broker.effects import Effect, Emit, Exit, Kill, Send, Start, Unlink
 from broker.messages import (
     COMPLETE,
+    NOBODY,
     PROTOCOL,
     Abandon,
     Beat,
@@ -214,7 +215,7 @@ class World:
         instance = self.core.fleet.workers[process.token]
         sequences = instance.version.sequences
         assert instance.state is InstanceState.READY or (sequences is not None and sequences.holds(instance))
-        rows = [(index, item) for index, item in enumerate(execute.items) if item.reader]  # others are nobody's
+        rows = [(index, item) for index, item in enumerate(execute.items) if item.reader != NOBODY]
         assert len(rows) == len(execute.items) or sequences is not None
         records = [self.records[item.request_id] for _, item in rows]
         for (index, item), record in zip(rows, records, strict=True):
