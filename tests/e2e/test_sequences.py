@@ -82,6 +82,14 @@ def _save_torch(path: Path) -> None:
         module.save(str(path))
 
 
+def write_ensemble(repository: Path) -> None:
+    """The model `sums`, as the step of an ensemble."""
+    maps = "".join(f' output_map {{ key: "{name}" value: "{name}" }}' for name in ("SUM", "PID"))
+    step = f'step [ {{ model_name: "sums" model_version: -1 input_map {{ key: "VALUE" value: "VALUE" }}{maps} }} ]'
+    config = f'platform: "ensemble"\nmax_batch_size: 2\n{SUMS_IO}ensemble_scheduling {{ {step} }}\n'
+    write_model(repository, "ensemble", config)
+
+
 def write_steps(repository: Path, name: str, more: str = "") -> None:
     """A model with iterative sequences."""
     start = (
@@ -104,6 +112,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_sums(server.repository, "narrow", minute, slots=1)
     for backend in ("python", "onnxruntime", "pytorch"):
         write_running(server.repository, backend)
+    write_ensemble(server.repository)
     write_steps(server.repository, "steps")
     write_steps(server.repository, "tokens", "model_transaction_policy { decoupled: true }\n")
     with server:
@@ -186,6 +195,16 @@ def test_many_sequences_at_once_each_get_their_own_sums(server: Server) -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(run, range(24))) == [[number * turn for turn in range(1, 6)] for number in range(24)]
+
+
+def test_a_step_of_an_ensemble_may_keep_state(calls: Callable[..., Caller]) -> None:
+    call = calls("grpc", "ensemble")
+    workers = {identity: call(identity, identity, start=True)["PID"] for identity in (1, 2, 3)}
+    for turn in (2, 3):
+        found = {i: call(i, i, end=turn == 3) for i in workers}
+        assert found == {i: {"SUM": turn * i, "PID": workers[i]} for i in workers}
+    with pytest.raises(InferenceServerException, match="sequence 1 to model 'sums' must specify the START flag"):
+        call(1, 1)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
