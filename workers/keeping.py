@@ -8,7 +8,7 @@ from broker.messages import Forget, Item, Keep, Kept, Message, RegionClosed, Reg
 from shm.arena import INLINE, Arena, ArenaFull, ArenaSettings, Block, inline
 from shm.ref import TensorRef
 from shm.region import free_bytes
-from workers.outcome import Outcome, Output, Response
+from workers.outcome import Again, Outcome, Output, Response
 from workers.outputs import requested
 
 MEBIBYTE = 1 << 20
@@ -32,7 +32,7 @@ class Keeping:
         """Responses of an attempt that is to come are wanted."""
         self._wanted[message.attempt] = message
 
-    def keep(self, attempt: int, items: Sequence[Item], outcomes: Sequence[Outcome | None]) -> None:
+    def keep(self, attempt: int, items: Sequence[Item], outcomes: Sequence[Outcome | Again | None]) -> None:
         """Keep what is wanted of an attempt, and tell the broker; what there is no room for is not kept."""
         wanted = self._wanted.pop(attempt, None)
         for index in wanted.items if wanted is not None else ():
