@@ -30,14 +30,11 @@ class GatheringScheduler(DynamicScheduler):
 
     def deadline(self) -> float | None:
         """See `Scheduler`: of the requests that are looked at."""
-        return self._oldest(self._seen()) + self._delay if self._queue and self._delay else None
-
-    def _seen(self) -> list[Request]:
-        return list(islice(self._queue, LOOK_AHEAD))
+        return min(map(self._oldest, self._groups())) + self._delay if self._queue and self._delay else None
 
     def _groups(self) -> list[list[Request]]:
         """What could run together, in the order in which the first of each came."""
         groups: dict[object, list[Request]] = {}
-        for request in self._seen():
+        for request in islice(self._queue, LOOK_AHEAD):
             groups.setdefault(request if request.is_solo else self._company(request), []).append(request)
         return list(groups.values())
