@@ -85,6 +85,7 @@ class Fleet:
                 self._limit(current, description)
                 current.reschedule(description)
                 self._scale(current, description.instances, now)
+                self._requests.dispatch(current, now)
         for number in [n for n in model.incoming if n in fresh or n not in description.versions]:
             self._retire(model, model.incoming.pop(number), now)
         if is_change:

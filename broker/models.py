@@ -199,15 +199,19 @@ class Version:
         self.validator = Validator(self.signature)
 
     def reschedule(self, description: ModelDescription) -> None:
-        """Go on under new scheduling settings; the queue is kept. Raises ConfigError."""
+        """Go on under new scheduling settings; what waits is queued by them. Raises ConfigError."""
         if self.completed:
             description = completion.complete(description, self.completed)
         old = self.description
         if (description.dynamic_batching, description.max_batch_size) != (old.dynamic_batching, old.max_batch_size):
-            queued = self.scheduler.drain()
+            queued = sorted(self.scheduler.drain(), key=lambda request: request.enqueued)
             self.scheduler = make(description)
+            for request in queued:
+                if not request.attempt:
+                    self.scheduler.readmit(request)
             for request in reversed(queued):
-                self.scheduler.requeue(request)
+                if request.attempt:  # a worker died with it: it stays before all others
+                    self.scheduler.requeue(request)
         self.description = description
         self._read_parameters()
 
