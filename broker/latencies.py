@@ -19,6 +19,11 @@ Sample = tuple[dict[str, str], float, str]
 """Labels, value, and what follows the family's name."""
 
 
+def _text(number: float) -> str:
+    """Different for different numbers: they tell series apart."""
+    return repr(number).removesuffix(".0")
+
+
 class Histogram:
     """Counts by bucket, and the sum."""
 
@@ -49,7 +54,7 @@ class Histogram:
         total = 0
         for bound, count in zip((*self._bounds, math.inf), self._counts, strict=True):
             total += count
-            text = "+Inf" if bound == math.inf else f"{bound:g}"
+            text = "+Inf" if bound == math.inf else _text(bound)
             found.append(({**labels, "le": text}, total, "_bucket"))
         return [*found, (labels, self._sum, "_sum"), (labels, total, "_count")]
 
@@ -83,7 +88,7 @@ class Summary:
             for key, count in age.items():
                 merged[key] = merged.get(key, 0) + count
         found: list[Sample] = [
-            ({**labels, "quantile": f"{quantile:g}"}, _quantile(merged, quantile), "") for quantile in quantiles
+            ({**labels, "quantile": _text(quantile)}, _quantile(merged, quantile), "") for quantile in quantiles
         ]
         return [*found, (labels, self._sum, "_sum"), (labels, self._count, "_count")]
 

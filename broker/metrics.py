@@ -6,7 +6,7 @@ from typing import Any
 
 from broker import cache_metrics
 from broker.latencies import Latencies, Sample
-from broker.models import InstanceState, Model, Version, VersionState
+from broker.models import Instance, InstanceState, Model, Version, VersionState
 from configs.metrics_config import MetricsConfig
 
 _COUNTERS: tuple[tuple[str, str, Callable[[Version], float]], ...] = (
@@ -174,7 +174,7 @@ def _instances(versions: Iterable[Version], memory: dict[int, int]) -> list[dict
     used: list[Sample] = []
     mapped: list[Sample] = []
     for version in versions:
-        for instance in version.instances:
+        for instance in _distinct(version.instances):
             labels = {**_labels(version), "instance": instance.key, "device": instance.spec.device or "cpu"}
             ready.append((labels, float(instance.state is InstanceState.READY), ""))
             if instance.pid in memory:
@@ -189,6 +189,12 @@ def _instances(versions: Iterable[Version], memory: dict[int, int]) -> list[dict
         _family("tidepool_instance_shm_used_bytes", "gauge", "Bytes in output blocks that are out", used),
         _family("tidepool_instance_shm_mapped_bytes", "gauge", "Bytes mapped (reserved or not) for outputs", mapped),
     ]
+
+
+def _distinct(instances: list[Instance]) -> list[Instance]:
+    """One for each name and device: an instance that drains gives way to the one that has its name now."""
+    ranked = sorted(instances, key=lambda i: (i.state is InstanceState.READY, i.state is not InstanceState.DRAINING))
+    return list({(instance.key, instance.spec.device): instance for instance in ranked}.values())
 
 
 def _labels(version: Version) -> dict[str, str]:

@@ -43,7 +43,7 @@ def parse(settings: Iterable[str]) -> MetricsConfig:
         _switch(values, "counter_latencies"),
         _switch(values, "histogram_latencies"),
         _switch(values, "summary_latencies"),
-        tuple(quantiles),
+        tuple(dict.fromkeys(quantiles)),
     )
 
 

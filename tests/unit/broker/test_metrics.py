@@ -3,10 +3,15 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from broker import models
 from broker.latencies import Sample
 from broker.messages import ErrorCode, MemorySampled
 from broker.metrics import families
+from broker.models import InstanceState, Version
+from configs.description import Instance
 from configs.metrics_config import MetricsConfig
 from tests.unit.broker.describe import batching, description, infer
 from tests.unit.broker.world import World
@@ -34,7 +39,15 @@ def served(requests: int = 3, failures: int = 1, **settings: Any) -> World:
 def page(world: World, config: MetricsConfig = DEFAULT, system: Any = None) -> dict[str, list[Sample]]:
     found = families(world.core.models, {4711: 5000}, system or {}, config, world.now)
     assert len({family["name"] for family in found}) == len(found)
+    for family in found:
+        check_unique(family)
     return {family["name"]: family["samples"] for family in found}
+
+
+def check_unique(family: dict[str, Any]) -> None:
+    """Prometheus refuses the whole page when it has a series twice."""
+    series = [(tuple(sorted(labels.items())), end) for labels, _, end in family["samples"]]
+    assert len(set(series)) == len(series), f"a series of {family['name']} is there twice"
 
 
 def value(samples: list[Sample], suffix: str = "", **labels: str) -> float:
@@ -158,3 +171,45 @@ def test_what_the_repository_process_has_sampled_is_on_the_page_of_the_core() ->
     found = {family["name"]: family["samples"] for family in world.core._metrics()}
     assert found["nv_cpu_memory_total_bytes"] == [({}, 12, "")]
     assert value(found["tidepool_instance_memory_bytes"]) == 9000
+
+
+def test_an_instance_on_its_way_out_does_not_repeat_the_series_of_the_one_that_takes_its_name() -> None:
+    world = World()
+    world.start(description("a", count=2))
+    for worker in world.workers:
+        world.ask(world.frontends[0], infer(0, "a"))
+        world.begin(worker)
+    world.describe(description("a", count=1))
+    world.describe(description("a", count=2))
+    (version,) = world.core.models["a"].versions.values()
+    assert sorted(instance.key for instance in version.instances) == ["a_0_0", "a_0_1", "a_0_1"]
+    rows = page(world)["tidepool_instance_ready"]
+    assert sorted((labels["instance"], ready) for labels, ready, _ in rows) == [("a_0_0", 1.0), ("a_0_1", 0.0)]
+
+
+INSTANCES = st.lists(
+    st.tuples(
+        st.sampled_from(["a_0_0", "a_0_1"]),
+        st.sampled_from(["", "0"]),
+        st.sampled_from(InstanceState),
+        st.sampled_from([{}, {"crash": 1}, {"crash": 2, "hung": 1}]),
+    ),
+    max_size=5,
+)
+
+
+@given(INSTANCES)
+def test_no_series_is_there_twice_whatever_instances_there_are(found: list[Any]) -> None:
+    version = Version.create(description("a"), 1)
+    for name, device, state, restarts in found:
+        spec = Instance(name, "KIND_GPU", device, device, device)
+        version.instances.append(models.Instance(spec, version, state, pid=4711, restarts=restarts))
+    model = models.Model("a", versions={1: version})
+    pages = families({"a": model}, {4711: 5000}, {}, EVERYTHING, 0.0)
+    for family in pages:
+        check_unique(family)
+    (ready,) = [family["samples"] for family in pages if family["name"] == "tidepool_instance_ready"]
+    named = {(name, device or "cpu") for name, device, _, _ in found}
+    assert {(labels["instance"], labels["device"]) for labels, _, _ in ready} == named
+    serving = {(n, d or "cpu") for n, d, state, _ in found if state is InstanceState.READY}
+    assert {(labels["instance"], labels["device"]) for labels, is_ready, _ in ready if is_ready} == serving

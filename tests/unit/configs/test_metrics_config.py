@@ -7,7 +7,7 @@ from configs.metrics_config import MetricsConfig, parse
 
 def test_defaults_and_values() -> None:
     assert parse(()) == MetricsConfig()
-    chosen = parse(["summary_latencies=true", "histogram_latencies=on", "summary_quantiles=0.5:0.1,0.75:0.05"])
+    chosen = parse(["summary_latencies=true", "histogram_latencies=on", "summary_quantiles=0.5:0.1,0.75:0.05,0.5:0.01"])
     assert chosen == MetricsConfig(True, True, True, (0.5, 0.75))
 
 
