@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from broker import answers, cache_metrics, metrics
 from broker.client_regions import ClientRegions
@@ -87,6 +87,7 @@ from broker.regions import Regions
 from broker.remote_cache import RemoteCache
 from broker.requests import Death, Requests
 from broker.response_cache import ResponseCache
+from broker.roles import READERS, SENT
 from broker.tracing import Tracing
 from broker.validation import Rejected
 from configs import metrics_config, rate_limit, trace
@@ -105,8 +106,8 @@ START_SECONDS = 60.0
 STOPPED_SECONDS = 1.0
 """A process that is seen stopped (state T) for this long is killed."""
 
-READERS = ("http", "grpc", "sagemaker", "vertex_ai")
-"""The roles that read and write tensors for clients."""
+Handler: TypeAlias = Callable[["Peer", Any, float], None]
+"""Does what a message asks for. Raises ProtocolError."""
 
 
 @dataclass(slots=True)
@@ -116,6 +117,7 @@ class Peer:
     token: str
     role: str
     name: str
+    handlers: dict[type[Any], Handler]  # what it may send now
     started: float = math.inf
     pid: int = 0
     has_greeted: bool = False  # it has said Hello
@@ -160,8 +162,7 @@ class Core:
         self._custom_metrics = CustomMetrics()
         self._readiness = Readiness(self._out)
         self._callers: set[str] = set()  # workers whose models call others: they read and are read as frontends
-        self._handlers = self._handlers_by_message()
-        self._questions = self._questions_by_message()
+        self._handlers = self._handlers_by_role()
         self._directory = Directory({}, {"": config.shm("")})
         self._memory: dict[int, int] = {}
         self._system: dict[str, Any] = {}
@@ -201,26 +202,21 @@ class Core:
         if peer.has_greeted:
             peer.silence = 0
         self._now = now
-        handlers, ask = self._handlers, self._ask
         try:
             for message in messages:
-                handlers.get(type(message), ask)(peer, message, now)
+                handler = peer.handlers.get(type(message))
+                if handler is None:
+                    raise ProtocolError(_not_for(peer, message))
+                handler(peer, message, now)
         except ProtocolError as error:
             return self.malformed(token, str(error), now)
         return self._take(now)
-
-    def _ask(self, peer: Peer, message: Any, _now: float) -> None:
-        """Answer a question. Raises ProtocolError when it is none of ours."""
-        question = self._questions.get(type(message))
-        if question is None:
-            raise ProtocolError(f"{type(message).__name__} is not for the broker")
-        self._reply(peer, message.request, lambda: question(message))
 
     def malformed(self, token: str, error: str, now: float) -> list[Effect]:
         """A peer has sent something that is no message of ours."""
         peer = self.peers.get(token)
         if peer is not None:
-            self._kill(peer, f"sent a malformed message: {error}")
+            self._kill(peer, f"has broken the protocol: {error}")
         return self._take(now)
 
     def lost(self, token: str, death: Death, now: float) -> list[Effect]:
@@ -326,8 +322,17 @@ class Core:
 
     # ------------------------------------------------------------------------------------------- messages
 
-    def _handlers_by_message(self) -> dict[type[Any], Callable[[Peer, Any, float], None]]:
-        """What is done about each message that a peer may send."""
+    def _handlers_by_role(self) -> dict[str, dict[type[Any], Handler]]:
+        """What is done about each message that a peer of a role may send."""
+        questions = {kind: self._asked(answer) for kind, answer in self._questions_by_message().items()}
+        handlers = {**self._handlers_by_message(), **questions}
+        return {role: {kind: handlers[kind] for kind in kinds} for role, kinds in SENT.items()}
+
+    def _asked(self, answer: Callable[[Any], Any]) -> Handler:
+        return lambda peer, message, now: self._reply(peer, message.request, lambda: answer(message))
+
+    def _handlers_by_message(self) -> dict[type[Any], Handler]:
+        """What is done about each message; who may send it is in `roles`."""
         requests, fleet, instance = self.requests, self.fleet, self._instance
         return {
             Infer: self._infer,
@@ -344,7 +349,6 @@ class Core:
             RegionOpened: self._region_opened,
             RegionClosed: self._region_closed,
             RegionDropped: lambda peer, message, now: self._do(self._regions.dropped(peer.token, message.name)),
-            Hello: self._greet,
             Loaded: lambda peer, message, now: fleet.loaded(instance(peer), message, now),
             WarmedUp: self._warmed_up,
             LoadFailed: lambda peer, message, now: fleet.load_failed(instance(peer), message, now),
@@ -504,6 +508,7 @@ class Core:
         if hello.protocol != PROTOCOL or hello.role != peer.role:
             raise ProtocolError(f"a hello of protocol {hello.protocol} as {hello.role}")
         peer.has_greeted, peer.silence = True, 0
+        peer.handlers = self._handlers[peer.role]
         if peer.role == "repository":
             self._observer.repository = peer.token
         if peer.role == "worker":
@@ -531,7 +536,7 @@ class Core:
     def _launch(self, role: str, name: str, visible_devices: str | None = "") -> str:
         """Have a process started; its token was never used before."""
         token = f"{role[0]}{next(self._tokens)}"
-        self.peers[token] = Peer(token, role, name)
+        self.peers[token] = Peer(token, role, name, {Hello: self._greet})
         self._out.append(Start(token, role, name, visible_devices))
         return token
 
@@ -677,6 +682,11 @@ class Core:
             if not peer.is_told_to_stop:
                 peer.is_told_to_stop = True
                 self._out.append(Send(peer.token, Stop("exit")) if peer.has_greeted else Kill(peer.token))
+
+
+def _not_for(peer: Peer, message: Message) -> str:
+    kind = type(message).__name__
+    return f"{kind} is not for a process of the role {peer.role}" if peer.has_greeted else f"{kind} before its Hello"
 
 
 def _description(wire: dict[str, Any]) -> ModelDescription:

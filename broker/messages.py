@@ -63,7 +63,7 @@ Parameters: TypeAlias = dict[str, Any]
 
 
 class Hello(NamedTuple):
-    """The first message of a peer. `role` is one of the names in `supervisor.ROLES`."""
+    """The first message of a peer. `role` is one of the names in `roles.SENT`."""
 
     protocol: int
     role: str
