@@ -425,6 +425,7 @@ class Fleet:
                 self._drain(instance, now)
         if version.state in {VersionState.READY, VersionState.UNLOADING}:
             version.down_since = None if alive else (now if version.down_since is None else version.down_since)
+            self._requests.refuse_outage(version, now)
 
     # ------------------------------------------------------------------------------------------- time
 

@@ -41,6 +41,10 @@ class InstanceState(StrEnum):
     FAILED = "failed"
 
 
+COMING = frozenset({InstanceState.STARTING, InstanceState.LOADING})
+"""States of an instance that is on its way to be ready, however long that takes."""
+
+
 class VersionState(StrEnum):
     """Triton's states of a model version."""
 
@@ -172,6 +176,11 @@ class Version:
                     return True
             return self.parts_are_ready is not None and self.parts_are_ready()
         return False
+
+    @property
+    def is_coming(self) -> bool:
+        """An instance is starting or loading: it will be ready, or fail."""
+        return any(instance.state in COMING for instance in self.instances)
 
     @property
     def fingerprint(self) -> tuple[str, str]:

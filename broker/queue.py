@@ -13,7 +13,6 @@ from broker.request import Request
 from broker.tenants import FairQueue
 from configs.description import QueuePolicy, Tenants
 
-
 _IDLE_EXPIRIES = 64
 """So many entries of requests that have left are not worth clearing up."""
 

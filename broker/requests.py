@@ -36,7 +36,7 @@ from broker.validation import Rejected, prefix, restore_shape
 from shm.ref import TensorRef
 
 OUTAGE_SECONDS = 30.0
-"""How long requests wait for a model whose instances have all died; then they are refused."""
+"""How long requests wait for a model whose instances have all died and of which none is coming back."""
 _FINAL = Part.FINAL.value  # flags are compared as integers: this is done for every response
 HUNG = "hung: execution exceeded execution_timeout_ms"
 MAX_KILLS = 3
@@ -166,7 +166,7 @@ class Requests:
         if infer.endpoint and version.description.decoupled:
             text = f"{infer.endpoint} doesn't support models with decoupled transaction policy"
             raise Rejected(text, ErrorCode.UNSUPPORTED)
-        if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS:
+        if version.down_since is not None and _is_out(version, now):
             raise Rejected(answers.not_ready(version.model, version.number), ErrorCode.UNAVAILABLE)
         return version
 
@@ -476,10 +476,14 @@ class Requests:
         for themselves since instances have gone.
         """
         for version in [version for model in self._models.values() for version in model.all_versions()]:
-            if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS and version.scheduler:
-                self.give_up(version, answers.not_ready(version.model, version.number), now)
+            self.refuse_outage(version, now)
             for call in [call for instance in version.instances for call in instance.calls]:
                 self._refuse_deadlock(call, now)
+
+    def refuse_outage(self, version: Version, now: float) -> None:
+        """Refuse what waits for a version that is out; called when an instance has failed to come back."""
+        if version.scheduler and _is_out(version, now):
+            self.give_up(version, answers.not_ready(version.model, version.number), now)
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""
@@ -631,6 +635,11 @@ class Requests:
             return request.kills <= MAX_KILLS
         request.crashes += 1
         return request.crashes == 1
+
+
+def _is_out(version: Version, now: float) -> bool:
+    """No instance has been alive for long, and none is coming."""
+    return version.down_since is not None and now - version.down_since > OUTAGE_SECONDS and not version.is_coming
 
 
 def _refusal(infer: Infer, code: ErrorCode, error: str) -> Response:

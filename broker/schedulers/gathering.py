@@ -32,9 +32,12 @@ class GatheringScheduler(DynamicScheduler):
         """See `Scheduler`: of the requests that are looked at."""
         return min(map(self._oldest, self._groups())) + self._delay if self._queue and self._delay else None
 
+    def _seen(self) -> list[Request]:
+        return list(islice(self._queue, LOOK_AHEAD))
+
     def _groups(self) -> list[list[Request]]:
         """What could run together, in the order in which the first of each came."""
         groups: dict[object, list[Request]] = {}
-        for request in islice(self._queue, LOOK_AHEAD):
+        for request in self._seen():
             groups.setdefault(request if request.is_solo else self._company(request), []).append(request)
         return list(groups.values())

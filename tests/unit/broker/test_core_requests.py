@@ -1,9 +1,10 @@
 """Requests whose frontends and workers die, whose clients go away, whose models change under them."""
 
 from broker.messages import ErrorCode, Part
+from broker.requests import OUTAGE_SECONDS
 from configs.description import DynamicBatching, QueuePolicy
 from tests.unit.broker.describe import batching, description, infer
-from tests.unit.broker.world import World
+from tests.unit.broker.world import Process, World
 
 
 def test_nothing_is_sent_to_a_dead_frontend_when_its_requests_are_in_order() -> None:
@@ -247,3 +248,40 @@ def test_a_worker_that_is_being_killed_is_not_believed_any_more() -> None:
     assert not record.is_answered, "it has been given up, and is not answered twice"
     world.bury(worker)
     assert record.worker not in ("", worker.token)
+
+
+def down(world: World) -> Process:
+    """The model's only worker has died; the one that takes its place is loading."""
+    world.bury(world.workers[0])
+    (fresh,) = world.workers
+    world.greet(fresh)
+    return fresh
+
+
+def test_requests_wait_for_a_replacement_however_long_it_loads() -> None:
+    world = World()
+    world.start(description("a"))
+    fresh = down(world)
+    early = world.ask(world.frontends[0], infer(0, "a"))
+    world.advance(10 * OUTAGE_SECONDS)
+    late = world.ask(world.frontends[0], infer(0, "a"))
+    world.advance(1.0)
+    assert not early.is_answered
+    world.hear(fresh)
+    world.load(fresh)
+    world.settle()
+    assert [record.responses[0].code for record in (early, late)] == [ErrorCode.OK] * 2
+
+
+def test_requests_are_refused_when_the_replacement_does_not_come() -> None:
+    world = World()
+    world.start(description("a"))
+    fresh = down(world)
+    early = world.ask(world.frontends[0], infer(0, "a"))
+    world.advance(2 * OUTAGE_SECONDS)
+    world.hear(fresh)
+    world.load(fresh, "no GPU")
+    world.bury(fresh)
+    assert early.responses[0].code == ErrorCode.UNAVAILABLE
+    late = world.ask(world.frontends[0], infer(0, "a"))
+    assert late.responses[0].code == ErrorCode.UNAVAILABLE
