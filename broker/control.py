@@ -13,6 +13,7 @@ from broker.messages import (
     LoadModel,
     ModelConsidered,
     UnloadModel,
+    WatchRepository,
 )
 from broker.models import Model, VersionState
 from broker.validation import Rejected
@@ -31,8 +32,10 @@ class Control:
         self._is_explicit = is_explicit
         self._out = out
         self._asked_for = set(at_start)  # models that are loaded for their own sake, not for an ensemble's
-        self._considered: dict[str, list[tuple[str, int]]] = {}  # model -> loads that the repository looks into
+        # What the repository process looks into, by model: who asked, and whether it brings a configuration.
+        self._considered: dict[str, list[tuple[str, int, bool]]] = {}
         self._loading: list[tuple[str, str, int]] = []  # (model, peer, request) that wait for workers
+        self._overridden: set[str] = set()  # models under a load request's configuration
         self.listed: tuple[str, ...] = ()  # the models in the repository
 
     def load(self, peer: str, wanted: LoadModel, repository: str | None) -> None:
@@ -45,7 +48,7 @@ class Control:
             return
         assert repository is not None
         self._asked_for.add(name)
-        self._considered.setdefault(name, []).append((peer, wanted.request))
+        self._considered.setdefault(name, []).append((peer, wanted.request, bool(wanted.config)))
         self._out.append(Send(repository, DescribeModel(name, wanted.config, wanted.files)))
 
     def considered(self, message: ModelConsidered) -> None:
@@ -53,22 +56,29 @@ class Control:
         waiting = self._considered.get(message.model)
         if not waiting:
             return
-        peer, request = waiting.pop(0)
+        peer, request, is_override = waiting.pop(0)
         if not waiting:
             del self._considered[message.model]
         if message.error:
             text = f"failed to load '{message.model}', failed to poll from model repository: {message.error}"
             self._answer(peer, request, ErrorCode.INTERNAL, text)
         else:
+            (self._overridden.add if is_override else self._overridden.discard)(message.model)
             self._loading.append((message.model, peer, request))
 
     def repository_lost(self) -> None:
         """The repository process has died: what it was asked is not answered."""
         for model, waiting in self._considered.items():
-            for peer, request in waiting:
+            for peer, request, _ in waiting:
                 text = f"failed to load '{model}', the repository process died"
                 self._answer(peer, request, ErrorCode.UNAVAILABLE, text)
         self._considered.clear()
+
+    def watch(self, is_first: bool) -> WatchRepository:
+        """What a repository process that begins is told of what clients want to be served."""
+        wanted = [name for name, model in self._fleet.models.items() if model.description is not None or model.rejected]
+        overridden = self._overridden.intersection(wanted)
+        return WatchRepository(is_first, tuple(n for n in wanted if n not in overridden), tuple(overridden))
 
     def unload(self, wanted: UnloadModel, now: float) -> list[str]:
         """Take a model out of service, and the ensembles that it is part of; an unknown one is no error.
@@ -88,6 +98,7 @@ class Control:
                     way.append(part)
         for name in names:
             self._asked_for.discard(name)
+            self._overridden.discard(name)
             self._fleet.unload(name, now)
         return names
 

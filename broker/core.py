@@ -511,6 +511,7 @@ class Core:
         peer.handlers = self._handlers[peer.role]
         if peer.role == "repository":
             self._observer.repository = peer.token
+            self._out.append(Send(peer.token, self.control.watch(not self._is_scanned)))
         if peer.role == "worker":
             self.fleet.hello(peer.token, hello.pid)
             self._out += self._regions.joined(peer.token, [*self._tokens_of(*READERS), *self._callers])
@@ -628,9 +629,9 @@ class Core:
         return effects
 
     def _release_paths(self) -> None:
-        paths, self.fleet.unused_paths = self.fleet.unused_paths, []
         repository = self._repository()
         if repository is not None:
+            paths, self.fleet.unused_paths = self.fleet.unused_paths, []
             self._out += [Send(repository, PathUnused(path)) for path in paths]
 
     def _publish_directory(self) -> None:

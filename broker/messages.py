@@ -660,6 +660,18 @@ class RepositoryListed(NamedTuple):
     models: tuple[str, ...]
 
 
+class WatchRepository(NamedTuple):
+    """Lets the repository process begin to look. `is_first`: none has looked since the server's start.
+
+    Else it takes over where clients load and unload: `models` are those to be served, from the repository, and
+    `overridden` those under a load request's configuration, whose files are no concern of it.
+    """
+
+    is_first: bool
+    models: tuple[str, ...]
+    overridden: tuple[str, ...]
+
+
 class DescribeModel(NamedTuple):
     """Asks the repository process to look into a model now (fields as in LoadModel)."""
 
@@ -770,6 +782,7 @@ Message: TypeAlias = (
     | RepositoryScanned
     | RepositoryListed
     | Traced
+    | WatchRepository
     | DescribeModel
     | ModelConsidered
     | ForgetModel

@@ -41,6 +41,7 @@ from broker.messages import (
     Sample,
     Stop,
     Traced,
+    WatchRepository,
 )
 from broker.trace_export import Exporter
 from broker.transport import Dealer
@@ -80,9 +81,16 @@ class Watcher:
         read = [config.config_path] if config.config_path is not None else []
         self._acted_on: dict[Path, Stamp | None] = {file: stamp(file) for file in read}
         self._seen = dict(self._acted_on)
+        self._at_start = config.load_model  # mode explicit
         self._overridden: set[str] = set()  # models under a load request's configuration
         self._listed: tuple[str, ...] | None = None
         self._error = ""
+
+    def take_over(self, told: WatchRepository) -> None:
+        """Go on where another process has died, whose clients have loaded and unloaded what they wanted."""
+        if not told.is_first:
+            self._at_start = told.models
+            self._overridden = set(told.overridden)
 
     def scan(self, is_first: bool = False) -> list[Message]:
         """Look at the whole repository: all models at the start and in mode poll, else those with an entry."""
@@ -109,7 +117,7 @@ class Watcher:
         """Whether every model is to be served, and those that are by name."""
         config = self._config
         if config.model_control_mode == "explicit":
-            at_start = config.load_model if is_first else ()
+            at_start = self._at_start if is_first else ()
             return at_start == ("*",), {*self._directories, *at_start}
         takes_all = is_first or config.model_control_mode == "poll"
         return takes_all, {*self._directories, *self._entries}
@@ -332,6 +340,9 @@ def watch(config: ServerConfig, scratch: Path, wanted: Inbox, out: Inbox) -> Non
 
 def _watch(config: ServerConfig, scratch: Path, wanted: Inbox, out: Inbox) -> None:
     watcher = Watcher(config, visible_gpus(), scratch)
+    told = wanted.get()
+    assert isinstance(told, WatchRepository), "the broker's first message"
+    watcher.take_over(told)
     _put(out, watcher.scan(is_first=True))
     out.put(RepositoryScanned())
     next_poll = time.monotonic() + config.repository_poll_secs
@@ -385,7 +396,7 @@ def serve(place: Place, broker: int, exporter: Exporter, machine: Machine, wante
                     sampled = {pid: memory(pid) for pid in pids}
                     pss = {pid: size for pid, size in sampled.items() if size is not None}
                     outgoing.append(MemorySampled(pss, machine.sample()))
-                case DescribeModel() | ForgetModel() | PathUnused():
+                case WatchRepository() | DescribeModel() | ForgetModel() | PathUnused():
                     wanted.put(message)
                 case Traced(record):
                     exporter.add(record)

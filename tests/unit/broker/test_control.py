@@ -18,6 +18,7 @@ from broker.messages import (
     PathUnused,
     RepositoryListed,
     UnloadModel,
+    WatchRepository,
 )
 from configs.description import ModelDescription
 from tests.unit.broker.describe import description, infer
@@ -338,3 +339,70 @@ def test_the_index_has_every_model_of_the_repository_and_can_be_of_those_that_ar
         {"name": "c", "state": "UNAVAILABLE", "reason": "model appears in two or more repositories"},
     ]
     assert [row["version"] for row in client.index(ready=True)] == ["1", "2"]
+
+
+def revived(client: Client) -> WatchRepository:
+    """The repository process dies and is started again: what the new one is told first."""
+    client.world.bury(client.repository)
+    client.world.advance(1.0)
+    (client.repository,) = client.world.of("repository")
+    client.told.clear()
+    client.world.boot(client.repository)
+    first = client.told[0]
+    assert isinstance(first, WatchRepository)
+    return first
+
+
+def test_a_new_repository_process_is_told_what_clients_have_loaded_and_unloaded() -> None:
+    client = Client("explicit", description("a"), description("b"))
+    client.world.reject("wrong", "config.pbtxt:1:1: nonsense")
+    for name, config in (("c", ""), ("d", "{}"), ("e", "{}"), ("e", ""), ("f", "{}")):
+        client.load(name, config)
+        client.describe(description(name))
+    client.load("g")  # it dies before it has looked
+    client.unload("a")
+    client.unload("f")
+    client.load("b", "{}")
+    client.found(ModelConsidered("b", "there is no such version"))
+    told = revived(client)
+    assert not told.is_first
+    assert sorted(told.models) == ["b", "c", "e", "wrong"]
+    assert told.overridden == ("d",)
+
+
+def test_one_that_died_before_it_had_seen_everything_begins_anew() -> None:
+    world = World(model_control_mode="explicit")
+    (repository,) = world.of("repository")
+    world.greet(repository)
+    world.describe(description("a"))
+    world.bury(repository)
+    world.advance(1.0)
+    (repository,) = world.of("repository")
+    world.greet(repository)
+    told = repository.inbox[0]
+    assert isinstance(told, WatchRepository)
+    assert told.is_first
+
+
+def test_files_that_serve_no_more_are_let_go_when_there_is_a_repository_process_again() -> None:
+    client = Client("explicit", description("a", path="/brought/a"))
+    client.world.bury(client.repository)
+    client.unload("a")
+    (worker,) = client.world.workers
+    client.world.hear(worker)
+    client.world.bury(worker)
+    client.world.advance(1.0)
+    (client.repository,) = client.world.of("repository")
+    client.world.boot(client.repository)
+    assert PathUnused("/brought/a") in client.told
+
+
+def test_loads_leave_nothing_behind() -> None:
+    client = Client()
+    for number in range(5):
+        client.load(f"m{number}")
+        client.load(f"m{number}", "nonsense")
+        client.describe(description(f"m{number}"))
+        client.found(ModelConsidered(f"m{number}", "nonsense"))
+    client.found(ModelConsidered("m0", ""), ModelConsidered("never asked for", ""))
+    assert client.world.core.control._considered == {}
