@@ -1,6 +1,7 @@
 """Workers and frontends that crash, are killed, stopped or hang: who is answered what, and what comes back."""
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -22,6 +23,7 @@ from tests.support.repository import (
     Commands,
     Execution,
     instances,
+    write_echo,
     write_identity,
 )
 from tests.support.server import Server, log_lines
@@ -155,6 +157,33 @@ def test_a_frontend_is_back_in_seconds_and_nobody_else_notices(
         assert not load.failures
         assert load.outcomes
         assert server.pids() == workers
+
+
+def test_what_killed_frontends_were_to_read_goes_back_to_its_worker(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    write_echo(server.repository, "plain", instances(2))
+    ordered = "max_batch_size: 4\ndynamic_batching { preserve_ordering: true }\n" + instances(2)
+    write_echo(server.repository, "ordered", ordered)
+    with server:
+        asks = [echo("plain", 1 << 18), lambda *call: _echo_rows(*call)]
+        with Load(server, [(protocol, ask) for protocol in PROTOCOLS for ask in asks for _ in range(2)]) as load:
+            for protocol in PROTOCOLS * 2:
+                until(lambda p=protocol: _has_served(server, load, p), 20, f"{protocol} answers")
+                os.kill(server.pids(f"frontends.{protocol}")[-1], signal.SIGKILL)
+        assert all(outcome.is_cut for outcome in load.failures)
+        until(lambda: server.metric("tidepool_instance_shm_used_bytes") == 0, 10, "every block is given back")
+
+
+def _echo_rows(client: Client, number: int, count: int) -> str:
+    question = np.full((1, 1 << 18), number + count / 1000, np.float32)
+    return "" if np.array_equal(client.infer("ordered", {"IN": question})["OUT"], question) else "wrong answer"
+
+
+def _has_served(server: Server, load: Load, protocol: str) -> bool:
+    """Answers have come by way of the frontend that there is now."""
+    frontends = server.children(f"frontends.{protocol}")
+    began = max((frontend.create_time() for frontend in frontends), default=math.inf) - time.time() + time.monotonic()
+    return sum(not o.error and o.protocol == protocol and o.began > began for o in load.outcomes) > 3
 
 
 def _answers(server: Server, protocol: str) -> bool:
