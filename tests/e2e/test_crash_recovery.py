@@ -165,7 +165,7 @@ def test_what_killed_frontends_were_to_read_goes_back_to_its_worker(new_server: 
     ordered = "max_batch_size: 4\ndynamic_batching { preserve_ordering: true }\n" + instances(2)
     write_echo(server.repository, "ordered", ordered)
     with server:
-        asks = [echo("plain", 1 << 18), lambda *call: _echo_rows(*call)]
+        asks = [echo("plain", 1 << 18), _echo_rows]
         with Load(server, [(protocol, ask) for protocol in PROTOCOLS for ask in asks for _ in range(2)]) as load:
             for protocol in PROTOCOLS * 2:
                 until(lambda p=protocol: _has_served(server, load, p), 20, f"{protocol} answers")
@@ -184,6 +184,39 @@ def _has_served(server: Server, load: Load, protocol: str) -> bool:
     frontends = server.children(f"frontends.{protocol}")
     began = max((frontend.create_time() for frontend in frontends), default=math.inf) - time.time() + time.monotonic()
     return sum(not o.error and o.protocol == protocol and o.began > began for o in load.outcomes) > 3
+
+
+PARENT = """
+import os, subprocess
+class TritonPythonModel:
+    def initialize(self, args):
+        release = os.path.join(os.path.dirname(__file__), "release")
+        subprocess.Popen(["sh", "-c", f"until [ -e {release} ]; do sleep 0.02; done; echo late; rm {release}"])
+    def execute(self, requests):
+        raise NotImplementedError
+"""
+"""A model whose worker leaves a process behind, which prints something when it may."""
+
+
+def test_what_is_printed_after_a_death_that_is_not_seen_yet_does_not_end_the_server(
+    new_server: Callable[..., Server],
+) -> None:
+    server = new_server()
+    (write_echo(server.repository, "parent") / "1" / "model.py").write_text(PARENT)
+    release = server.repository / "parent" / "1" / "release"
+    with server:
+        for death in (1, 2):  # the second is followed by a pause, in which nothing takes the dead one's descriptors
+            (worker,) = until(server.pids, 20, "there is a worker")
+            until(lambda: server.is_healthy("ready"), 20, "it is loaded")
+            server.process.send_signal(signal.SIGSTOP)  # so that it sees the death and the line in one look
+            os.kill(worker, signal.SIGKILL)
+            release.touch()
+            until(lambda: not release.exists(), 20, "the line is printed")
+            server.process.send_signal(signal.SIGCONT)
+            until(lambda n=death: len(list(log_lines(server, r"^\[parent_0_0\] late"))) == n, 20, "it is in the log")
+        server.wait("ready")
+        release.touch()  # the last one's may end, too
+        until(lambda: not release.exists(), 20, "nothing is left behind")
 
 
 def _answers(server: Server, protocol: str) -> bool:
