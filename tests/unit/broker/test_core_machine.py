@@ -321,7 +321,7 @@ class CoreMachine(RuleBasedStateMachine):
         assert not world.regions, "regions of the dead"
 
 
-CoreMachine.TestCase.settings = settings(max_examples=4 * settings.default.max_examples, stateful_step_count=40)
+CoreMachine.TestCase.settings = settings(max_examples=2 * settings.default.max_examples, stateful_step_count=40)
 TestCore = CoreMachine.TestCase
 
 
