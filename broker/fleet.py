@@ -302,7 +302,9 @@ class Fleet:
         )
 
     def loaded(self, instance: Instance, message: Loaded, now: float) -> None:
-        """An instance is ready."""
+        """An instance is ready, if it is still wanted."""
+        if instance.state is not InstanceState.LOADING:
+            return
         version = instance.version
         instance.ready_at = instance.busy_since = now
         try:
@@ -312,8 +314,7 @@ class Fleet:
             return
         version.is_asked = message.is_asked
         self.is_changed = True
-        if instance.state is InstanceState.LOADING:
-            instance.state = InstanceState.READY
+        instance.state = InstanceState.READY
         self._settle(version, now)
         self._requests.dispatch(version, now)
 
