@@ -33,6 +33,15 @@ BATCHED = f"max_batch_size: 4\ndynamic_batching {{ max_queue_delay_microseconds:
 """Nothing is executed before four requests are there."""
 
 
+@pytest.fixture(scope="module")
+def sturdy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose frontends may die."""
+    server = Server(tmp_path_factory.mktemp("sturdy"))
+    write_identity(server.repository, "identity")
+    with server:
+        yield server
+
+
 @pytest.fixture
 def crashing(new_server: Callable[..., Server]) -> Iterator[tuple[Server, Commands, Calls]]:
     """A server with one instance of `commands`, alone."""
@@ -139,24 +148,21 @@ def test_a_worker_that_is_stopped_and_goes_on_after_its_work_was_retried_changes
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_frontend_is_back_in_seconds_and_nobody_else_notices(
-    new_server: Callable[..., Server], protocol: str, number: signal.Signals
+    sturdy: Server, protocol: str, number: signal.Signals
 ) -> None:
-    server = new_server()
-    write_identity(server.repository, "identity")
-    with server:
-        workers = server.pids()
-        other = "grpc" if protocol == "http" else "http"
-        with Load(server, [(other, echo("identity"))]) as load:
-            (frontend,) = server.pids(f"frontends.{protocol}")
-            os.kill(frontend, number)
-            began = time.monotonic()
-            until(lambda: not psutil.pid_exists(frontend), 10, "the frontend is gone")
-            until(lambda: _answers(server, protocol), 15, f"{protocol} is served again")
-            took = time.monotonic() - began
-        assert took < 10, f"{protocol} was away for {took:.1f} s"
-        assert not load.failures
-        assert load.outcomes
-        assert server.pids() == workers
+    workers = sturdy.pids()
+    other = "grpc" if protocol == "http" else "http"
+    with Load(sturdy, [(other, echo("identity"))]) as load:
+        (frontend,) = sturdy.pids(f"frontends.{protocol}")
+        os.kill(frontend, number)
+        began = time.monotonic()
+        until(lambda: not psutil.pid_exists(frontend), 10, "the frontend is gone")
+        until(lambda: _answers(sturdy, protocol), 15, f"{protocol} is served again")
+        took = time.monotonic() - began
+    assert took < 10, f"{protocol} was away for {took:.1f} s"
+    assert not load.failures
+    assert load.outcomes
+    assert sturdy.pids() == workers
 
 
 def test_what_killed_frontends_were_to_read_goes_back_to_its_worker(new_server: Callable[..., Server]) -> None:
