@@ -342,8 +342,8 @@ class Requests:
         del instance.attempts[message.attempt]
         version = instance.version
         instance.busy_since = now
-        if version in self._timed and not any(i.attempts for i in version.instances):
-            self._timed.discard(version)
+        if version in self._timed:
+            self._settle_timed(version)
         instance.executed((done - began) / 1e9)
         batch = sum([request.batch for request in attempt.requests])
         version.statistics.executed(batch, message.times, int((now + self._observer.epoch_offset) * 1000))
@@ -355,6 +355,11 @@ class Requests:
             if is_silent or not self._deliver(request, result, now):
                 instance.streams[attempt.number, index] = request
         self._touched[version] = None
+
+    def _settle_timed(self, version: Version) -> None:
+        """Look after a version's executions only while there are some."""
+        if not any(instance.attempts for instance in version.instances):
+            self._timed.discard(version)
 
     def responded(self, instance: Instance, message: Responded, now: float) -> None:
         """A model has sent a response by itself, before or after its execute returned."""
@@ -380,6 +385,7 @@ class Requests:
         streams = list(instance.streams.values())
         instance.attempts.clear()
         instance.streams.clear()
+        self._settle_timed(instance.version)
         again: list[Request] = []
         for request in held:
             if request.is_orphan or request.is_cancelled:

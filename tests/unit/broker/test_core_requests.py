@@ -285,3 +285,14 @@ def test_requests_are_refused_when_the_replacement_does_not_come() -> None:
     assert early.responses[0].code == ErrorCode.UNAVAILABLE
     late = world.ask(world.frontends[0], infer(0, "a"))
     assert late.responses[0].code == ErrorCode.UNAVAILABLE
+
+
+def test_a_version_whose_worker_died_is_not_looked_after_for_ever() -> None:
+    world = World()
+    parameters = {"retry_on_crash": "false", "execution_timeout_ms": "5000"}
+    world.start(description("a", parameters=parameters))
+    world.ask(world.frontends[0], infer(0, "a"))
+    world.begin(world.workers[0])
+    world.bury(world.workers[0])
+    world.settle()
+    world.check_settled()

@@ -670,6 +670,9 @@ class World:
             assert not worker.lent, "output blocks that nobody will give back"
         assert set(self.regions.values()) <= set(self.processes), "regions of the dead"
         assert set(core.peers) == set(self.processes)
+        assert not core.requests._timed, "versions that execute nothing are looked after"
+        assert not core.fleet._stopping
+        assert not core.control._considered
 
     def _check_instances(self, version: Version) -> None:
         if version.state.value != "READY":
