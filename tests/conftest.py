@@ -13,7 +13,7 @@ from hypothesis import settings
 from tests.support.server import Server, running
 
 # The gate tries the same examples each time, within a bounded time; HYPOTHESIS_PROFILE=search looks for new ones.
-settings.register_profile("gate", deadline=None, derandomize=True, max_examples=40)
+settings.register_profile("gate", deadline=None, derandomize=True, max_examples=30)
 settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 

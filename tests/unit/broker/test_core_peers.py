@@ -224,7 +224,7 @@ VARIANTS = (
 """Models that check little, each in another way."""
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     st.sampled_from(VARIANTS),
     st.lists(st.data(), max_size=4),
@@ -249,7 +249,7 @@ def test_no_message_stops_the_broker(
     world.core.tick(world.now + 1)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.sampled_from(VARIANTS), st.data())
 def test_no_request_and_no_result_stops_the_broker(model: ModelDescription, data: st.DataObject) -> None:
     world = World()

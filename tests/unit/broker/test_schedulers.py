@@ -189,7 +189,7 @@ def test_nothing_is_lost_or_overtakes_or_is_too_large(
 
 OWN = QueuePolicy(default_timeout=100.0, allow_timeout_override=True, rejects=False)
 LEVELS = {1: QueuePolicy(), 2: OWN}
-LONG = 20_000
+LONG = 10_000
 """Requests of a queue that takes minutes if each step walks it."""
 
 
@@ -217,7 +217,7 @@ def test_a_long_queue_is_not_walked_for_every_batch(delay: float, policies: dict
     for _ in range(LONG // 2):
         scheduler.deadline()
         assert len(scheduler.next_batch(1.0, True)) == 2
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 0.6
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -227,7 +227,7 @@ def test_a_long_queue_is_not_walked_for_who_leaves_it(asked: DynamicBatching | N
     requests = long(scheduler)
     began = time.process_time()
     assert all(scheduler.remove(each) for each in requests[::order])
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 0.6
     assert len(scheduler) == 0
 
 
@@ -237,7 +237,7 @@ def test_a_long_queue_is_not_walked_for_each_that_has_waited_too_long() -> None:
     began = time.process_time()
     while (expiry := scheduler.next_expiry()) is not None:
         assert scheduler.expire(expiry) == [], "they only move back"
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 0.6
     assert scheduler.drain() == requests[::-1]
 
 
