@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from broker import answers, cache_metrics, metrics
 from broker.client_regions import ClientRegions
@@ -93,8 +93,6 @@ from broker.validation import Rejected
 from configs import metrics_config, rate_limit, trace
 from configs.description import ModelDescription
 from configs.server import ServerConfig
-
-_Message = TypeVar("_Message")
 
 TICK_SECONDS = 1.0
 SILENCE_SECONDS = 10.0
@@ -339,7 +337,7 @@ class Core:
             Cancel: lambda peer, message, now: requests.cancel(peer.token, message.request, now),
             Consumed: lambda peer, message, now: requests.consumed(peer.token, message),
             CachedRead: self._cached_read,
-            CacheFound: lambda peer, message, now: requests.found(_of_the_cache(peer, message), now),
+            CacheFound: lambda peer, message, now: requests.found(message, now),
             CacheStored: self._cache_stored,
             Kept: lambda peer, message, now: requests.kept(instance(peer), message),
             Executed: self._executed,
@@ -418,9 +416,9 @@ class Core:
             case _:
                 return None
 
-    def _cache_stored(self, peer: Peer, message: CacheStored, _now: float) -> None:
+    def _cache_stored(self, _peer: Peer, message: CacheStored, _now: float) -> None:
         if isinstance(self._cache, RemoteCache):
-            self._cache.stored(_of_the_cache(peer, message))
+            self._cache.stored(message)
 
     def _cache_lost(self, token: str, now: float) -> None:
         self._out += self._regions.caller_lost(token, (), ())
@@ -695,10 +693,3 @@ def _description(wire: dict[str, Any]) -> ModelDescription:
         return ModelDescription.from_wire(wire)
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError(f"no model description: {error!r}") from None
-
-
-def _of_the_cache(peer: Peer, message: _Message) -> _Message:
-    """What only the cache's process may say. Raises ProtocolError."""
-    if peer.role != "cache":
-        raise ProtocolError(f"{type(message).__name__} is not for {peer.role}")
-    return message

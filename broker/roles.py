@@ -4,6 +4,9 @@ from typing import Any
 
 from broker.messages import (
     Beat,
+    CachedRead,
+    CacheFound,
+    CacheStored,
     Cancel,
     ChangeMetric,
     Consumed,
@@ -21,6 +24,7 @@ from broker.messages import (
     GetServerReady,
     GetStatistics,
     Infer,
+    Kept,
     Loaded,
     LoadFailed,
     LoadModel,
@@ -43,13 +47,22 @@ from broker.messages import (
     UnregisterRegion,
     UpdateLogSettings,
     UpdateTraceSettings,
+    WarmedUp,
 )
 
 READERS = ("http", "grpc", "sagemaker", "vertex_ai")
 """The roles that read and write tensors for clients."""
 
 _MEMORY = {RegionOpened, RegionClosed, RegionDropped}
-_CLIENT = {Infer, Cancel, Consumed, GetModelReady, LoadModel, UnloadModel}  # of clients, and of models that call others
+_CLIENT = {
+    Infer,
+    Cancel,
+    Consumed,
+    CachedRead,
+    GetModelReady,
+    LoadModel,
+    UnloadModel,
+}  # of clients, and of models that call others
 _READER = {
     Beat,
     Serving,
@@ -79,7 +92,9 @@ SENT: dict[str, set[type[Any]]] = {
         *_CLIENT,
         Loaded,
         LoadFailed,
+        WarmedUp,
         Executed,
+        Kept,
         Responded,
         ReadyChecked,
         DeclareMetric,
@@ -87,6 +102,7 @@ SENT: dict[str, set[type[Any]]] = {
         GetMetricValue,
         DropMetric,
     },
+    "cache": {Beat, Log, *_MEMORY, CacheFound, CacheStored},
     "repository": {
         Beat,
         Log,

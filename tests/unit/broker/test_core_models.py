@@ -1,13 +1,10 @@
 """Models that come, change, fail and go."""
 
-import pytest
-
-from broker.messages import ErrorCode, WarmedUp
 from typing import Any
 
 import pytest
 
-from broker.messages import ErrorCode, Loaded
+from broker.messages import ErrorCode, Loaded, WarmedUp
 from broker.models import InstanceState
 from tests.unit.broker.describe import batching, description, infer, instances
 from tests.unit.broker.world import World
@@ -147,6 +144,8 @@ def test_a_warm_up_that_cannot_be_is_the_end_of_its_worker(message: WarmedUp) ->
     world.say(worker, message)
     world.deliver(worker)
     assert worker.is_doomed
+
+
 @pytest.mark.parametrize("completed", [{}, {"max_batch_size": -1}])
 def test_a_worker_that_has_loaded_when_it_is_not_wanted_any_more_changes_nothing(completed: dict[str, Any]) -> None:
     world = World()

@@ -37,7 +37,7 @@ def a_message(kind: type[Any]) -> Any:
 @pytest.mark.parametrize("role", sorted({*SENT} - {"sagemaker", "vertex_ai"}))
 def test_who_sends_what_is_not_its_to_send_is_killed(role: str) -> None:
     for kind in set(CLASSES) - SENT[role]:
-        world = World({"http": 1, "grpc": 1, "metrics": 1})
+        world = World({"http": 1, "grpc": 1, "metrics": 1}, cache_config=("redis,host=h",))
         world.start(description("a"))
         process = world.of(role)[0]
         effects = world.core.handle(process.token, [a_message(kind)], world.now)

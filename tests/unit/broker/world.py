@@ -377,7 +377,7 @@ class World:
         self.say(process, Hello(PROTOCOL, process.role, 4711))
         if process.role in READERS:
             self._open_region(process)
-        if process.role not in {"worker", "repository"}:
+        if process.role not in {"worker", "repository", "cache"}:
             self.say(process, Serving())
         self.deliver(process)
 
