@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from broker.archives import Archives
 from broker.compositions import dependents, parts
 from broker.effects import Effect, Send
 from broker.fleet import Fleet
@@ -37,19 +38,22 @@ class Control:
         self._loading: list[tuple[str, str, int]] = []  # (model, peer, request) that wait for workers
         self._overridden: set[str] = set()  # models under a load request's configuration
         self.listed: tuple[str, ...] = ()  # the models in the repository
+        self.archives = Archives()
 
     def load(self, peer: str, wanted: LoadModel, repository: str | None) -> None:
         """A client wants a model loaded: the repository process looks into it first."""
         name = wanted.model
         try:
             self._check(name, repository)
+            if wanted.archive:
+                self.archives.begin(peer, wanted, self._is_served(name))
         except Rejected as error:
             self._answer(peer, wanted.request, error.code, str(error))
             return
         assert repository is not None
         self._asked_for.add(name)
         self._considered.setdefault(name, []).append((peer, wanted.request, bool(wanted.config)))
-        self._out.append(Send(repository, DescribeModel(name, wanted.config, wanted.files)))
+        self._out.append(Send(repository, DescribeModel(*wanted[1:])))
 
     def considered(self, message: ModelConsidered) -> None:
         """The repository process has looked into a model: it was described, or this is what is wrong."""
@@ -100,6 +104,7 @@ class Control:
             self._asked_for.discard(name)
             self._overridden.discard(name)
             self._fleet.unload(name, now)
+            self.archives.forget(name)
         return names
 
     def index(self, question: GetRepositoryIndex) -> list[dict[str, str]]:
@@ -124,7 +129,7 @@ class Control:
         """Whether `settle` may have something to do."""
         return bool(self._loading)
 
-    def settle(self) -> None:
+    def settle(self, now: float) -> None:
         """Answer the loads that are done; called after every event."""
         if not self._loading:
             return
@@ -140,6 +145,8 @@ class Control:
                 if model is not None and model.description is not None and model.description.steps:
                     lines = [f"{reason}\n" for reason in dict.fromkeys(failures.values())]
                 text = f"load failed for model '{name}': {''.join(lines)}"
+                if self.archives.is_awaited(peer, request):
+                    self._fleet.unload(name, now)  # nobody but the platform knows it: it is not held against us
                 self._answer(peer, request, ErrorCode.INVALID_ARG, text)
             elif model is None or model.description is None:
                 self._answer(peer, request, ErrorCode.UNAVAILABLE, f"load failed for model '{name}': {_OVERTAKEN}")
@@ -157,7 +164,12 @@ class Control:
         if repository is None:
             raise Rejected(f"failed to load '{name}', the repository process is not running", ErrorCode.UNAVAILABLE)
 
+    def _is_served(self, name: str) -> bool:
+        model = self._fleet.models.get(name)
+        return name in self._considered or (model is not None and model.description is not None)
+
     def _answer(self, peer: str, request: int, code: ErrorCode, error: str) -> None:
+        self.archives.loaded(peer, request, code)
         self._out.append(Send(peer, Answer(request, code, error, None)))
 
 

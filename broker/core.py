@@ -35,6 +35,7 @@ from broker.messages import (
     ErrorCode,
     Executed,
     ForgetModel,
+    GetArchives,
     GetLabels,
     GetMetrics,
     GetMetricValue,
@@ -357,7 +358,7 @@ class Core:
             RepositoryScanned: self._scanned,
             RepositoryListed: self._listed,
             ModelConsidered: lambda peer, message, now: self.control.considered(message),
-            LoadModel: lambda peer, message, now: self.control.load(peer.token, message, self._repository()),
+            LoadModel: self._load,
             UnloadModel: self._unload,
             MemorySampled: self._sampled,
             GetModelReady: self._model_ready,
@@ -377,6 +378,7 @@ class Core:
             GetLabels: lambda q: answers.labels(models, q.model, q.version),
             GetStatistics: lambda q: answers.statistics(models, q.model, q.version),
             GetRepositoryIndex: self.control.index,
+            GetArchives: lambda _: self.control.archives.by_model(),
             UpdateTraceSettings: lambda q: self._tracing.update(q, models),
             UpdateLogSettings: self._update_log,
             GetMetrics: lambda _: self._metrics(),
@@ -485,6 +487,11 @@ class Core:
 
     def _listed(self, _peer: Peer, message: RepositoryListed, _now: float) -> None:
         self.control.listed = message.models
+
+    def _load(self, peer: Peer, message: LoadModel, _now: float) -> None:
+        if message.archive and peer.role != "sagemaker":
+            raise ProtocolError(f"{peer.name} brings an archive")
+        self.control.load(peer.token, message, self._repository())
 
     def _unload(self, peer: Peer, message: UnloadModel, now: float) -> None:
         unloaded = [message.model]
@@ -612,7 +619,7 @@ class Core:
         if self.fleet.is_changed:
             self._compositions.settle(self._is_scanned, now)
             self._publish_directory()
-        self.control.settle()
+        self.control.settle(now)
         if self.fleet.unused_paths:
             self._release_paths()
         if self._regions.has_orphans:

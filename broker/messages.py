@@ -236,13 +236,15 @@ class LoadModel(NamedTuple):
     """Load (or reload) a model; mode explicit. Answered when that is done or has failed. Answer: None.
 
     `config` is a ModelConfig in JSON that replaces config.pbtxt for this load, `files` replace the model's directory:
-    content by path relative to it; both may be empty.
+    content by path relative to it; both may be empty. An `archive` is a directory that holds the model and nothing
+    else: a platform that brings models has unpacked it.
     """
 
     request: int
     model: str
     config: str
     files: dict[str, bytes]
+    archive: str = ""
 
 
 class UnloadModel(NamedTuple):
@@ -251,6 +253,12 @@ class UnloadModel(NamedTuple):
     request: int
     model: str
     unload_dependents: bool
+
+
+class GetArchives(NamedTuple):
+    """Answer: the archive of each model that was loaded from one, by the model's name."""
+
+    request: int
 
 
 class GetRepositoryIndex(NamedTuple):
@@ -678,6 +686,7 @@ class DescribeModel(NamedTuple):
     model: str
     config: str
     files: dict[str, bytes]
+    archive: str = ""
 
 
 class ModelConsidered(NamedTuple):
@@ -744,6 +753,7 @@ Message: TypeAlias = (
     | GetMetrics
     | LoadModel
     | UnloadModel
+    | GetArchives
     | GetRepositoryIndex
     | UpdateTraceSettings
     | UpdateLogSettings

@@ -45,7 +45,7 @@ from broker.messages import (
 )
 from broker.trace_export import Exporter
 from broker.transport import Dealer
-from configs import override, trace
+from configs import archive, override, trace
 from configs import server as settings
 from configs.description import ModelDescription
 from configs.errors import ConfigError
@@ -126,8 +126,11 @@ class Watcher:
         """A client wants a model loaded, from the repository or as the request brings it."""
         name = wanted.model
         try:
-            is_override = bool(wanted.config or wanted.files)
-            messages = self._override(wanted) if is_override else self._load(name)
+            if wanted.archive:
+                messages = self._adopt(name, wanted.archive)
+            else:
+                is_override = bool(wanted.config or wanted.files)
+                messages = self._override(wanted) if is_override else self._load(name)
         except (ConfigError, OSError) as error:
             return [Log("E", f"model '{name}' cannot be loaded: {error}"), ModelConsidered(name, str(error))]
         return [*messages, ModelConsidered(name, "")]
@@ -192,6 +195,14 @@ class Watcher:
         self._overridden.add(name)
         self._directories.pop(name, None)
         return [*self._load_parts(description, {name}), *self._tell(description)]
+
+    def _adopt(self, name: str, path: str) -> list[Message]:
+        """Describe a model that lies in an archive, whatever it is called there. Raises ConfigError, OSError."""
+        directory = archive.model_directory(path, self._config.model_repository)
+        description = describe(directory, None, self._config, self._gpus, name=name)
+        self._overridden.add(name)
+        self._directories.pop(name, None)
+        return self._tell(description)
 
     def _unpack(self, name: str, files: Mapping[str, bytes]) -> Path:
         """A model directory of its own for the files of a load request. Raises ConfigError, OSError."""

@@ -177,9 +177,15 @@ class ServerConfig:
         2000.0, "Milliseconds between two samples of GPU, CPU and memory metrics.", low=1, high=_LARGE
     )
 
-    allow_sagemaker: bool = _cloud(False, "Serve SageMaker's /ping and /invocations, on the HTTP address.")
-    sagemaker_port: int = _port(_cloud)(8080, "Port to serve SageMaker on; 0 takes a free one.")
-    sagemaker_safe_port_range: str = _cloud("", "Ports that all other endpoints have to be in.", form="FIRST-LAST")
+    allow_sagemaker: bool = _cloud(False, "Serve SageMaker's /ping, /invocations and /models, on the HTTP address.")
+    sagemaker_port: int = _port(_cloud)(
+        8080, "Port to serve SageMaker on; 0 takes a free one. SAGEMAKER_BIND_TO_PORT is another default."
+    )
+    sagemaker_safe_port_range: str = _cloud(
+        "",
+        "Ports that all other endpoints have to be in. SAGEMAKER_SAFE_PORT_RANGE is another default.",
+        form="FIRST-LAST",
+    )
     allow_vertex_ai: bool = _cloud(
         False,
         "Serve Vertex AI's routes, which AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE name, on the HTTP address. With "

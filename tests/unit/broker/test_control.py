@@ -10,6 +10,7 @@ from broker.messages import (
     DescribeModel,
     ErrorCode,
     ForgetModel,
+    GetArchives,
     GetRepositoryIndex,
     LoadModel,
     Message,
@@ -29,8 +30,8 @@ from tests.unit.broker.world import Process, World
 class Client:
     """A frontend that asks, the repository process, and all that is said to them."""
 
-    def __init__(self, mode: str = "explicit", *models: ModelDescription) -> None:
-        self.world = World(model_control_mode=mode)
+    def __init__(self, mode: str = "explicit", *models: ModelDescription, role: str = "http") -> None:
+        self.world = World({role: 1}, model_control_mode=mode)
         self.world.start(*models)
         self.numbers = 0
         self.answers: dict[int, Answer] = {}
@@ -63,6 +64,9 @@ class Client:
 
     def index(self, ready: bool = False) -> Any:
         return self.answers[self.ask(GetRepositoryIndex, ready)].content
+
+    def archives(self) -> Any:
+        return self.answers[self.ask(GetArchives)].content
 
     def found(self, *messages: Message) -> None:
         """The repository process says something."""
@@ -406,3 +410,50 @@ def test_loads_leave_nothing_behind() -> None:
         client.found(ModelConsidered(f"m{number}", "nonsense"))
     client.found(ModelConsidered("m0", ""), ModelConsidered("never asked for", ""))
     assert client.world.core.control._considered == {}
+
+
+# ----------------------------------------------------------------------------------------------- archives
+
+
+def bring(client: Client, model: str, archive: str) -> int:
+    return client.ask(LoadModel, model, "", {}, archive)
+
+
+def test_only_the_platform_brings_archives() -> None:
+    client = Client()
+    bring(client, "a", "/archives/a")
+    assert client.world.of("http")[0].is_doomed, "it may have been taken over"
+    assert client.told == []
+
+
+def test_an_archive_is_loaded_once_and_listed_while_it_is_served() -> None:
+    client = Client("explicit", description("b"), role="sagemaker")
+    number = bring(client, "a", "/archives/a")
+    assert client.told == [DescribeModel("a", "", {}, "/archives/a")]
+    assert client.archives() == {}
+    for model, archive in (("a", "/archives/other"), ("other", "/archives/a"), ("b", "/archives/b")):
+        code, text = client.said(bring(client, model, archive))
+        assert code == ErrorCode.ALREADY_EXISTS
+        assert "already been" in text
+    client.describe(description("a"))
+    client.boot()
+    assert client.said(number) == (ErrorCode.OK, "")
+    assert client.archives() == {"a": "/archives/a"}
+    client.unload("a")
+    assert client.archives() == {}
+    assert bring(client, "a", "/archives/a") not in client.answers
+
+
+def test_an_archive_that_cannot_be_loaded_is_forgotten() -> None:
+    client = Client(role="sagemaker")
+    number = bring(client, "a", "/archives/a")
+    client.describe(description("a"))
+    client.boot("no memory")
+    assert client.said(number)[0] == ErrorCode.INVALID_ARG
+    client.world.settle()
+    assert client.archives() == {}
+    assert client.world.core.is_ready
+    number = bring(client, "a", "/archives/a")
+    client.found(ModelConsidered("a", "nothing there"))
+    assert client.said(number)[0] == ErrorCode.INTERNAL
+    assert client.archives() == {}

@@ -53,7 +53,7 @@ from configs.description import ModelDescription
 from configs.server import ServerConfig
 from shm.ref import TensorRef
 
-READERS = ("http", "grpc")
+READERS = ("http", "grpc", "sagemaker")
 SERVER = "s"
 
 
