@@ -22,6 +22,7 @@ from broker.models import (
 )
 from broker.rate_limiter import RateLimiter, Unsatisfiable
 from broker.requests import Death, Requests
+from broker.statistics import Statistics
 from configs import metrics_config
 from configs.description import Instance as InstanceSpec
 from configs.description import ModelDescription, TensorSpec
@@ -156,7 +157,7 @@ class Fleet:
             self.fail_version(version, refusal, now)
             return
         version.load_began = now
-        version.statistics.latencies.configure(self._metrics)
+        version.statistics = self._statistics(version)
         self._limit(version, version.description)
         self._scale(version, version.description.instances, now)
 
@@ -193,11 +194,19 @@ class Fleet:
 
     # ------------------------------------------------------------------------------------------- scaling
 
+    def _statistics(self, version: Version) -> Statistics:
+        statistics = Statistics()
+        statistics.latencies.configure(self._metrics, metrics_config.buckets(version.description.config))
+        return statistics
+
     def _scale(self, version: Version, wanted: tuple[InstanceSpec, ...], now: float) -> None:
         plan = plan_scale([i for i in version.instances if i.state is not InstanceState.FAILED], wanted)
         version.instances = [i for i in version.instances if i.state is not InstanceState.FAILED]
         for instance in plan.keep:
             instance.is_leaving = False
+        for device in {spec.device for spec in plan.start if spec.device} - version.devices.keys():
+            version.devices.setdefault("", self._statistics(version))
+            version.devices[device] = self._statistics(version)
         for spec in plan.start:
             instance = Instance(spec, version)
             version.instances.append(instance)

@@ -2,12 +2,13 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from configs.metrics_config import MetricsConfig
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the buckets of the latency histograms."""
+FIRST_RESPONSE = "nv_inference_first_response_histogram_ms"
 FIRST_RESPONSE_MS = (100.0, 500.0, 2000.0, 5000.0)
 """Upper bounds that Triton gives its histogram of first responses."""
 
@@ -130,10 +131,10 @@ class Latencies:
         self.summaries: dict[str, Summary] = {}
         self.cache_summaries: dict[str, Summary] = {}
 
-    def configure(self, config: MetricsConfig) -> None:
-        """Keep the optional kinds that are on."""
+    def configure(self, config: MetricsConfig, buckets: Mapping[str, Sequence[float]]) -> None:
+        """Keep the optional kinds that are on; `buckets` are those of a model's own choice, by the family's name."""
         if config.histogram_latencies:
-            self.first_response = Histogram(FIRST_RESPONSE_MS)
+            self.first_response = Histogram(buckets.get(FIRST_RESPONSE) or FIRST_RESPONSE_MS)
         if config.summary_latencies:
             self.summaries = {name: Summary() for name in self.SUMMARIES}
             self.cache_summaries = {name: Summary() for name in self.CACHE_SUMMARIES}

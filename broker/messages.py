@@ -717,7 +717,7 @@ class Traced(NamedTuple):
 class MemorySampled(NamedTuple):
     """Proportional set size by process id, in bytes; and gauges of the machine by metric name.
 
-    A gauge is a number, or a dict of numbers by GPU uuid.
+    A gauge is a number, or a dict of numbers by GPU uuid; `gpu_uuids` are the uuids by index.
     """
 
     pss: dict[int, int]

@@ -126,6 +126,7 @@ class Version:
     reason: str = ""
     instances: list[Instance] = field(default_factory=list)
     statistics: Statistics = field(default_factory=Statistics)
+    devices: dict[str, Statistics] = field(default_factory=dict)  # by GPU; "" is what none did; empty without any
     order: deque[Request] = field(default_factory=deque)  # unanswered, when preserve_ordering
     down_since: float | None = None
     executing: int = 0  # requests at workers
@@ -206,6 +207,10 @@ class Version:
             outputs=self.signature.outputs or tuple(outputs),
         )
         self.validator = Validator(self.signature)
+
+    def share(self, worker: str) -> Statistics:
+        """What is counted for the GPU of a worker (`""`: none), in a version that has any."""
+        return self.devices[next((i.spec.device for i in self.instances if worker and i.peer == worker), "")]
 
     def reschedule(self, description: ModelDescription) -> None:
         """Go on under new scheduling settings; what waits is queued by them. Raises ConfigError."""

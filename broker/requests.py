@@ -225,6 +225,8 @@ class Requests:
         """The cache has the answer."""
         version, message = request.version, request.message
         version.statistics.hit(int((now - message.received) * 1e9), now)
+        if version.devices:
+            version.devices[""].hit(int((now - message.received) * 1e9), now)
         request.ended = now
         number, model = message.request, version.model
         self._respond(request, Response(number, ErrorCode.OK, "", model, version.number, outputs, parameters))
@@ -346,7 +348,10 @@ class Requests:
             self._settle_timed(version)
         instance.executed((done - began) / 1e9)
         batch = sum([request.batch for request in attempt.requests])
-        version.statistics.executed(batch, message.times, int((now + self._observer.epoch_offset) * 1000))
+        epoch_ms = int((now + self._observer.epoch_offset) * 1000)
+        version.statistics.executed(batch, message.times, epoch_ms)
+        if version.devices:
+            version.devices[instance.spec.device].executed(batch, message.times, epoch_ms)
         for index, (request, result) in enumerate(zip(attempt.requests, message.results, strict=True)):
             request.times = message.times
             if request.is_done:
@@ -556,6 +561,8 @@ class Requests:
         request.ended = now
         if not request.responses:
             version.statistics.latencies.responded(now - request.message.received)
+            if version.devices:
+                version.share(request.worker).latencies.responded(now - request.message.received)
         response = Response(
             request.message.request,
             ErrorCode.OK,
@@ -570,6 +577,8 @@ class Requests:
             queued = max(0, request.times[0] - int(request.enqueued * 1e9))
             total = int((now - request.message.received) * 1e9)
             version.statistics.succeeded(request.batch, total, queued, request.times, now)
+            if version.devices:
+                version.share(request.worker).succeeded(request.batch, total, queued, request.times, now)
             self._respond(request, response)
             return True
         request.responses += 1
@@ -588,7 +597,10 @@ class Requests:
 
     def _fail(self, request: Request, code: ErrorCode, error: str, reason: str, now: float) -> None:
         request.ended = now
-        request.version.statistics.failed(reason, int((now - request.message.received) * 1e9))
+        total = int((now - request.message.received) * 1e9)
+        request.version.statistics.failed(reason, total)
+        if request.version.devices:
+            request.version.share(request.worker).failed(reason, total)
         self._respond(request, _refusal(request.message, code, error))
 
     def _leave_worker(self, request: Request) -> None:

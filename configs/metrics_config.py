@@ -1,7 +1,8 @@
 """`metrics_config`: which kinds of latency metrics there are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from configs.errors import nearest
 
@@ -45,6 +46,16 @@ def parse(settings: Iterable[str]) -> MetricsConfig:
         _switch(values, "summary_latencies"),
         tuple(dict.fromkeys(quantiles)),
     )
+
+
+def buckets(form: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """The boundaries that a model wants for its histograms, by the family's name; `form` is its configuration."""
+    controls = form.get("model_metrics", {}).get("metric_control", [])
+    return {
+        control["metric_identifier"]["family"]: tuple(control["histogram_options"]["buckets"])
+        for control in controls
+        if "metric_identifier" in control and "histogram_options" in control
+    }
 
 
 def _switch(values: dict[str, str], key: str) -> bool:

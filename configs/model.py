@@ -39,12 +39,12 @@ def describe(
     """
     try:
         config = _read(directory, entry, server) if override is None else _named(override, directory)
-        return _describe(directory, name or directory.name, config, gpus)
+        return _describe(directory, name or directory.name, config, server, gpus)
     except OSError as error:
         raise ConfigError(f"{error.filename or directory}: cannot be read: {error.strerror or error}") from error
 
 
-def _describe(directory: Path, name: str, config: Node, gpus: Sequence[str]) -> ModelDescription:
+def _describe(directory: Path, name: str, config: Node, server: ServerConfig, gpus: Sequence[str]) -> ModelDescription:
     versions, warnings = layout.version_directories(directory)
     warnings += cache.hint(config, name, server.cache)
     _raise_any([*(what.refusal(name) for what in unbuilt.refused(config)), *ensemble.problems(config, name)])

@@ -50,7 +50,7 @@ def test_the_optional_kinds_are_off_until_asked_for() -> None:
     latencies.responded(0.2)
     assert latencies.first_response is None
     assert not latencies.summaries
-    latencies.configure(MetricsConfig(histogram_latencies=True, summary_latencies=True))
+    latencies.configure(MetricsConfig(histogram_latencies=True, summary_latencies=True), {})
     latencies.succeeded([5000], [1000], [(0, 10, 20, 30)], [1.0])
     latencies.responded(0.2)
     assert latencies.first_response is not None

@@ -150,6 +150,72 @@ def test_the_machine_has_gauges_without_labels_and_gpus_have_their_uuid() -> Non
     assert found["nv_gpu_utilization"] == []
 
 
+def on_gpus(*devices: str) -> World:
+    """A world whose model has an instance on each of these devices (`""`: the CPU), which answers one request."""
+    specs = [Instance(f"a_{n}", "KIND_GPU" if gpu else "KIND_CPU", gpu, gpu, gpu) for n, gpu in enumerate(devices)]
+    world = World(metrics_config=("histogram_latencies=true", "summary_latencies=true"))
+    world.start(description("a", instances=tuple(specs)))
+    for _ in specs:
+        world.ask(world.frontends[0], infer(0, "a"))
+    for worker in world.workers:
+        world.begin(worker)
+    world.advance(0.5)
+    for worker in world.workers:
+        world.finish(worker, seconds=0.25)
+        world.deliver(worker)
+    return world
+
+
+UUIDS = {"gpu_uuids": {"0": "GPU-a", "1": "GPU-bcd"}}
+
+
+def test_what_a_gpu_did_has_its_uuid() -> None:
+    found = page(on_gpus("0", "GPU-b", "GPU-b"), EVERYTHING, UUIDS)
+    for name, number in (("nv_inference_count", [1, 2]), ("nv_inference_exec_count", [1, 2])):
+        assert [(labels, n) for labels, n, _ in found[name]] == [
+            ({**LABELS, "gpu_uuid": uuid}, n) for uuid, n in zip(("GPU-a", "GPU-bcd"), number, strict=True)
+        ]
+    assert {labels["gpu_uuid"] for labels, _, _ in found["nv_inference_request_failure"]} == {"GPU-a", "GPU-bcd"}
+    assert value(found["nv_inference_queue_summary_us"], "_count", gpu_uuid="GPU-a") == 1
+    assert value(found["nv_inference_first_response_histogram_ms"], "_count", gpu_uuid="GPU-bcd") == 2
+    assert value(found["nv_inference_compute_infer_duration_us"], gpu_uuid="GPU-a") == pytest.approx(250_000, rel=0.01)
+    assert found["nv_inference_pending_request_count"] == [(LABELS, 0, "")], "the queue is the model's"
+
+
+def test_what_no_gpu_did_has_no_uuid() -> None:
+    found = page(on_gpus("0", ""), system=UUIDS)["nv_inference_request_success"]
+    assert found == [({**LABELS, "gpu_uuid": "GPU-a"}, 1, ""), (LABELS, 1, "")]
+
+
+def test_failures_before_an_execution_are_no_gpus() -> None:
+    world = on_gpus("0")
+    world.ask(world.frontends[0], infer(0, "a"))
+    world.cancel(world.ask(world.frontends[0], infer(0, "a")))
+    world.begin(world.workers[0])
+    world.finish(world.workers[0], ErrorCode.INTERNAL)
+    world.deliver(world.workers[0])
+    rows = page(world, system=UUIDS)["nv_inference_request_failure"]
+    failed = {(labels["reason"], labels.get("gpu_uuid")) for labels, count, _ in rows if count}
+    assert failed == {("BACKEND", "GPU-a"), ("CANCELED", None)}
+
+
+def test_uuids_that_are_not_known_are_left_out() -> None:
+    assert page(on_gpus("0", "1"))["nv_inference_count"] == [(LABELS, 2, "")]
+
+
+def test_a_model_chooses_the_buckets_of_its_histogram() -> None:
+    control = {
+        "metric_identifier": {"family": "nv_inference_first_response_histogram_ms"},
+        "histogram_options": {"buckets": [0.5, 600.0]},
+    }
+    world = World(metrics_config=("histogram_latencies=true",))
+    world.start(description("a", config={"model_metrics": {"metric_control": [control]}}), description("b"))
+    rows = page(world, EVERYTHING)["nv_inference_first_response_histogram_ms"]
+    bounds = {(labels["model"], labels["le"]) for labels, _, suffix in rows if suffix == "_bucket"}
+    assert {bound for model, bound in bounds if model == "a"} == {"0.5", "600", "+Inf"}
+    assert {bound for model, bound in bounds if model == "b"} == {"100", "500", "2000", "5000", "+Inf"}
+
+
 def test_each_instance_shows_its_process() -> None:
     world = served()
     found = page(world)
