@@ -30,6 +30,7 @@ from broker.messages import (
     ChangeMetric,
     Consumed,
     DeclareMetric,
+    Delivered,
     Directory,
     DropMetric,
     ErrorCode,
@@ -73,6 +74,7 @@ from broker.messages import (
     Serving,
     SetVerbosity,
     Stop,
+    TensorsTraced,
     UnloadModel,
     UnregisterRegion,
     UpdateLogSettings,
@@ -245,6 +247,7 @@ class Core:
                 self._out += self._regions.frontend_lost(token, self._tokens_of("worker", "cache"))
                 self.requests.frontend_lost(token, now)
                 self._readiness.frontend_lost(token)
+                self._observer.frontend_lost(token)
             if peer.role == "cache":
                 self._cache_lost(token, now)
             if peer.role == "repository":
@@ -288,6 +291,7 @@ class Core:
         if now >= self._next_tick:
             self._next_tick = now + TICK_SECONDS
             self.requests.refuse_outages(now)
+            self._observer.tick(now)
             self._look_for_silence(now)
         if self._exit_deadline is not None and now >= self._exit_deadline:
             self._out += [Emit("E", "Exit timeout expired. Exiting immediately."), Exit(1)]
@@ -341,6 +345,8 @@ class Core:
             CacheFound: lambda peer, message, now: requests.found(message, now),
             CacheStored: self._cache_stored,
             Kept: lambda peer, message, now: requests.kept(instance(peer), message),
+            Delivered: lambda peer, message, now: self._observer.delivered(peer.token, message),
+            TensorsTraced: lambda peer, message, now: requests.tensors(instance(peer), message),
             Executed: self._executed,
             Responded: self._responded,
             Beat: self._beat,
@@ -682,6 +688,7 @@ class Core:
         self.fleet.stop(now)
         if self.fleet.workers:
             return
+        self._observer.flush()
         if not self.peers:
             self._out.append(Exit(self._exit_status))
         for peer in self.peers.values():

@@ -49,7 +49,14 @@ class Part(IntFlag):
     NONE = 0  # in Executed: the request is still open, its responses come by themselves
     CONTENT = 1  # a response for the client
     FINAL = 2  # nothing follows, and the request's input blocks are free
+    TRACED = 4  # whoever sends it to the client says when (Delivered)
 
+
+TENSORS = "TENSORS"
+"""In place of a trace context: the worker is to tell the request's tensors (TensorsTraced)."""
+
+QUEUE_INPUT, BACKEND_OUTPUT = "TENSOR_QUEUE_INPUT", "TENSOR_BACKEND_OUTPUT"
+"""The activities of a trace that have tensors."""
 
 COMPLETE = Part.CONTENT | Part.FINAL
 
@@ -178,6 +185,14 @@ class CachedRead(NamedTuple):
     """A frontend has read a tensor of a cached response: the reference's generation was minus `entry`."""
 
     entry: int
+
+
+class Delivered(NamedTuple):
+    """A response with Part.TRACED was sent to its client, between these nanoseconds of the monotonic clock."""
+
+    request: int
+    began: int
+    ended: int
 
 
 class GetServerReady(NamedTuple):
@@ -406,7 +421,7 @@ class Item(NamedTuple):
     timeout_us: int
     reader: str
     targets: tuple[Target, ...] = ()
-    trace: str = ""  # W3C trace context of the execution, as JSON; "" when it is not traced
+    trace: str = ""  # W3C trace context of the execution, as JSON; or TENSORS; "" when it is not traced
 
 
 class Keep(NamedTuple):
@@ -553,6 +568,15 @@ class Executed(NamedTuple):
     attempt: int
     results: tuple[Result, ...]
     times: tuple[int, int, int, int]
+
+
+class TensorsTraced(NamedTuple):
+    """Tensors of the `item`-th request of an attempt, for its trace: name, data, shape and datatype, all as text."""
+
+    attempt: int
+    item: int
+    activity: str
+    tensors: tuple[tuple[str, str, str, str], ...]
 
 
 class ReadyChecked(NamedTuple):
@@ -744,6 +768,7 @@ Message: TypeAlias = (
     | Cancel
     | Consumed
     | CachedRead
+    | Delivered
     | GetServerReady
     | GetModelReady
     | GetModelMetadata
@@ -781,6 +806,7 @@ Message: TypeAlias = (
     | Kept
     | Executed
     | Responded
+    | TensorsTraced
     | ReadyChecked
     | DeclareMetric
     | ChangeMetric

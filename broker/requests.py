@@ -24,6 +24,7 @@ from broker.messages import (
     Responded,
     Response,
     Result,
+    TensorsTraced,
 )
 from broker.models import Attempt, Instance, Model, Version, VersionState
 from broker.queue import QueueFull
@@ -32,6 +33,7 @@ from broker.remote_cache import RemoteCache
 from broker.request import Request
 from broker.response_cache import ResponseCache
 from broker.runs import Step
+from broker.tracing import is_delivery_traced
 from broker.validation import Rejected, prefix, restore_shape
 from shm.ref import TensorRef
 
@@ -74,6 +76,9 @@ class Observer(Protocol):
 
     def answered(self, request: Request, response: Response) -> None:
         """A request has got its final response."""
+
+    def tensors(self, request: Request, message: TensorsTraced) -> None:
+        """A worker tells the tensors of a request."""
 
     def refused(self, infer: Infer, response: Response, now: float) -> None:
         """A request was not accepted."""
@@ -383,6 +388,14 @@ class Requests:
         if self._deliver(request, message.result, now):
             instance.streams.pop(key, None)
 
+    def tensors(self, instance: Instance, message: TensorsTraced) -> None:
+        """A worker tells the tensors of a request that is traced."""
+        attempt = instance.attempts.get(message.attempt)
+        if attempt is not None and 0 <= message.item < len(attempt.requests):
+            self._observer.tensors(attempt.requests[message.item], message)
+        elif (message.attempt, message.item) in instance.streams:
+            self._observer.tensors(instance.streams[message.attempt, message.item], message)
+
     def worker_lost(self, instance: Instance, death: Death, now: float) -> None:
         """A worker is dead (its process is gone): what it held is retried or answered."""
         attempts = sorted(instance.attempts.values(), key=lambda a: a.number)
@@ -627,6 +640,8 @@ class Requests:
             request.caller.calls.discard(request)
         if request.client_regions:
             self._release(request.client_regions)
+        if request.trace is not None and is_delivery_traced(request, response):
+            response = response._replace(part=response.part | Part.TRACED)
         if request.trace is not None or self._observer.logs_access:
             self._observer.answered(request, response)
         if request.step is not None:

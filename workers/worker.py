@@ -56,6 +56,7 @@ from workers.model import ModelSpec
 from workers.outcome import Outcome
 from workers.outputs import Outputs
 from workers.streams import Streams
+from workers.tracer import Tracer
 
 PROMPT_NS = 200_000
 """An answer that took longer than this leaves before the next batch begins; shorter ones leave together."""
@@ -72,11 +73,12 @@ class Worker:
         self._status = memoryview(mmap.mmap(place.descriptor, mmap.PAGESIZE)).cast("Q")
         self._regions = Regions()
         self._client_memory = ClientMemory()
+        inputs = Inputs(self._regions, self._client_memory)
         self._outputs = Outputs(place, self._client_memory, self._connection.send)
         self._keeping = Keeping(self._outputs.names, self._connection.send)
-        self._streams = Streams(self._connection, self._outputs)
+        self._tracer = Tracer(inputs, self._connection.send)
+        self._streams = Streams(self._connection, self._outputs, self._tracer)
         self._calls = Calls(self._connection, self._outputs, self._regions)
-        inputs = Inputs(self._regions, self._client_memory)
         self._host = Host(inputs, self._log, self._streams, self._calls)
         self._backend: Backend | None = None
         self._check: Callable[[], BackendError | None] | None = None
@@ -198,11 +200,16 @@ class Worker:
     def _execute(self, attempt: int, items: tuple[Item, ...]) -> None:
         execution = Execution(attempt)
         self._status[0] = attempt
+        is_traced = any(item.trace for item in items)
+        if is_traced:
+            self._tracer.inputs(attempt, items)
         outcomes = self._outcomes(items, execution)
         execution.outputs_are_computed()
         self._keeping.keep(attempt, items, outcomes)
         result = self._outputs.result
         results = tuple([_OPEN if o is None else result(item, o) for item, o in zip(items, outcomes, strict=True)])
+        if is_traced:
+            self._tracer.outputs(attempt, items, outcomes)
         self._streams.executed(attempt)
         done = time.monotonic_ns()
         times = (execution.began, execution.inputs_ready, execution.outputs_computed, done)

@@ -7,7 +7,7 @@ from functools import partial
 
 from aiohttp import hdrs, web
 
-from broker.messages import ErrorCode, GetModelConfig, Infer
+from broker.messages import ErrorCode, GetModelConfig, Infer, Part, Response
 from frontends.errors import RequestError
 from frontends.http.blocks import until_sent
 from frontends.http.body import ALIGNMENT, ROOM, SMALL, Body, receive
@@ -45,11 +45,17 @@ async def infer(call: Call) -> web.StreamResponse:
     question = _question(call, request, inputs, version, received)
     if forwarded:
         question = question._replace(parameters={**question.parameters, **forwarded})
-    return await _send(call, await _reply(call, question, request, blocks))
-
-
-async def _reply(call: Call, question: Infer, request: Request, blocks: list[Block]) -> Reply:
     response = await call.client.infer(question, blocks)
+    reply = await _reply(call, request, response)
+    began = time.monotonic_ns()
+    sent = await _send(call, reply)
+    if response.part & Part.TRACED:
+        await _finish(call, sent)
+        call.client.delivered(response, began)
+    return sent
+
+
+async def _reply(call: Call, request: Request, response: Response) -> Reply:
     outputs = take_outputs(call.client, response)
     classes = None
     if request.selection.has_classes:
@@ -134,6 +140,12 @@ async def _refuse_unknown(call: Call, version: int) -> None:
     if config.get("model_transaction_policy", {}).get("decoupled", False):
         text = f"{ENDPOINT} doesn't support models with decoupled transaction policy"
         raise RequestError(ErrorCode.UNSUPPORTED, text)
+
+
+async def _finish(call: Call, response: web.StreamResponse) -> None:
+    """Send what is left of a response, which aiohttp would do after us."""
+    await response.prepare(call.request)
+    await response.write_eof()
 
 
 async def _send(call: Call, reply: Reply) -> web.StreamResponse:

@@ -313,11 +313,6 @@ BETTER: tuple[Difference, ...] = (
         r'"status": 400.*value is out of range',
     ),
     Difference(
-        "Tensors do not pass through the process that traces.",
-        ("traced/traced/levels.1", "traced/traced/levels.2"),
-        r'"status": 400.*trace level \'TENSORS\' is not supported',
-    ),
-    Difference(
         "A header without a value is forwarded without one; Triton makes it a space.",
         ("guarded/guarded/forward empty_value",),
         r'\\\\"x-golden-empty\\\\": \\\\"\\\\"|"x-golden-empty',
