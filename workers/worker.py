@@ -75,7 +75,7 @@ class Worker:
         self._client_memory = ClientMemory()
         inputs = Inputs(self._regions, self._client_memory)
         self._outputs = Outputs(place, self._client_memory, self._connection.send)
-        self._keeping = Keeping(self._outputs.names, self._connection.send)
+        self._keeping = Keeping(self._outputs.names, self._connection.send, self._outputs.requested)
         self._tracer = Tracer(inputs, self._connection.send)
         self._streams = Streams(self._connection, self._outputs, self._tracer)
         self._calls = Calls(self._connection, self._outputs, self._regions)
@@ -181,6 +181,8 @@ class Worker:
         else:
             gc.collect()
             gc.freeze()  # what the model holds for good need not be walked again
+            completed = [entry["name"] for entry in interface.config.get("output", ())]
+            self._outputs.declare((*[o.name for o in model.outputs], *[o[0] for o in interface.outputs], *completed))
             self._check = interface.check
             if self._check is not None:
                 self._connection.share()  # it is asked while the model executes, too

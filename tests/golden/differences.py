@@ -345,10 +345,6 @@ UNBUILT: tuple[Difference, ...] = (
         "not built yet: the extension `sequence`",
         ("core/grpc_queries/server", "core/http_routes/server.GET", "guarded/guarded/server.*"),
     ),
-    Difference(
-        "not built yet: leaving out outputs that the configuration does not have",
-        ("core/grpc_failures/other output", "core/http_failures/other output"),
-    ),
 )
 """Features that are not there yet."""
 
