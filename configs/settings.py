@@ -9,6 +9,7 @@ from typing import Any
 from configs import backend_settings, cache
 from configs.backend_settings import BackendSettings
 from configs.cache import CacheConfig
+from configs.deprecated import TRACE_FLAGS
 from configs.foreign import FOREIGN
 from configs.options import Option, declared, help_lines, setting
 from configs.tree import Node
@@ -66,7 +67,10 @@ class ServerConfig:
     )
     repository_poll_secs: int = _repository(15, "Seconds between two reads in mode poll.", low=1, high=_LARGE)
     model_config_name: str = _repository(
-        "", "Read MODEL/configs/NAME.pbtxt instead of MODEL/config.pbtxt where it exists.", form="NAME"
+        "",
+        "Read MODEL/configs/NAME.pbtxt instead of MODEL/config.pbtxt where it exists.",
+        form="NAME",
+        needs_text=True,
     )
     disable_auto_complete_config: bool = _repository(
         False, "Every model needs a complete configuration; nothing is inferred.", takes_value=False
@@ -149,8 +153,8 @@ class ServerConfig:
     trace_config: tuple[str, ...] = setting(
         "Trace",
         (),
-        "level=OFF|TIMESTAMPS, rate=N, count=N, mode=triton|opentelemetry, triton,file=PATH, triton,log-frequency=N, "
-        "opentelemetry,url=URL, opentelemetry,resource=KEY=VALUE.",
+        "level=OFF|TIMESTAMPS|TENSORS, rate=N, count=N, mode=triton|opentelemetry, triton,file=PATH, "
+        "triton,log-frequency=N, opentelemetry,url=URL, opentelemetry,resource=KEY=VALUE.",
         form="[MODE,]SETTING=VALUE",
     )
 
@@ -230,7 +234,16 @@ HELP = Option("help", bool, "Print this and exit.", _SERVER, in_file=False, take
 VERSION = Option("version", bool, "Print the version and exit.", _SERVER, in_file=False, takes_value=False)
 
 SETTINGS = declared(ServerConfig)
-OPTIONS = (*SETTINGS, CONFIG, BACKEND_CONFIG, STRICT, HELP, VERSION, *(foreign.option for foreign in FOREIGN))
+OPTIONS = (
+    *SETTINGS,
+    CONFIG,
+    BACKEND_CONFIG,
+    STRICT,
+    HELP,
+    VERSION,
+    *TRACE_FLAGS,
+    *(foreign.option for foreign in FOREIGN),
+)
 
 
 def help_text() -> str:
