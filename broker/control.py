@@ -18,6 +18,7 @@ from broker.messages import (
 )
 from broker.models import Model, VersionState
 from broker.validation import Rejected
+from configs.namespaces import bare_name
 
 UNLOADED = "unloaded"
 _OVERTAKEN = "it has been unloaded meanwhile"
@@ -115,12 +116,12 @@ class Control:
             model = models.get(name)
             states = _states(model) if model is not None else {}
             if not states:
-                row = {"name": name}
+                row = {"name": bare_name(name)}
                 if model is not None and model.rejected:
                     row |= {"state": VersionState.UNAVAILABLE.value, "reason": model.rejected}
                 rows.append(row)
             for number, (state, reason) in sorted(states.items()):
-                row = {"name": name, "version": str(number), "state": state.value}
+                row = {"name": bare_name(name), "version": str(number), "state": state.value}
                 rows.append({**row, "reason": reason} if reason else row)
         return [row for row in rows if not question.ready or row.get("state") == VersionState.READY.value]
 

@@ -27,6 +27,7 @@ from configs import metrics_config
 from configs.description import Instance as InstanceSpec
 from configs.description import ModelDescription, TensorSpec
 from configs.errors import ConfigError
+from configs.namespaces import bare_name
 from configs.server import ServerConfig
 
 UNLOAD_SECONDS = 30.0
@@ -295,7 +296,7 @@ class Fleet:
             Send(
                 peer,
                 Load(
-                    version.model,
+                    bare_name(version.model),
                     version.number,
                     instance.key,
                     description.backend,

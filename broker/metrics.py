@@ -9,6 +9,7 @@ from broker.latencies import FIRST_RESPONSE, Latencies, Sample
 from broker.models import Instance, InstanceState, Model, Version, VersionState
 from broker.statistics import Statistics
 from configs.metrics_config import MetricsConfig
+from configs.namespaces import bare_name
 
 _COUNTERS: tuple[tuple[str, str, Callable[[Statistics], float]], ...] = (
     (
@@ -240,8 +241,10 @@ def _distinct(instances: list[Instance]) -> list[Instance]:
 def _labels(version: Version) -> dict[str, str]:
     """The model, and the `metric_tags` of its configuration with `_` before their names."""
     tags = version.description.config.get("metric_tags", {})
+    namespace = version.description.namespace
     return {
-        "model": version.model,
+        "model": bare_name(version.model),
+        **({"namespace": namespace} if namespace else {}),
         "version": str(version.number),
         **{f"_{_NO_LABEL.sub('_', tag)}": text for tag, text in tags.items()},
     }

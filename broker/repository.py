@@ -51,6 +51,7 @@ from configs.description import ModelDescription
 from configs.errors import ConfigError
 from configs.layout import Models, list_models
 from configs.model import describe
+from configs.namespaces import ambiguity
 from configs.server import ServerConfig
 from configs.tree import Node
 
@@ -149,7 +150,7 @@ class Watcher:
     def _load(self, name: str) -> list[Message]:
         directory = self._locate(name)
         self._act_on(directory)
-        description = describe(directory, self._entries.get(name), self._config, self._gpus)
+        description = describe(directory, self._entries.get(name), self._config, self._gpus, name=name)
         self._overridden.discard(name)
         self._directories[name] = directory
         return [*self._load_parts(description, {name}), *self._tell(description)]
@@ -220,13 +221,17 @@ class Watcher:
         found = self._find()
         if found is None:
             raise ConfigError(self._error)
+        ambiguous = ambiguity(name, found.directories)
+        if ambiguous:
+            raise ConfigError(ambiguous)
         if name not in found.directories:
             raise ConfigError(found.errors.get(name, f"there is no directory '{name}' in the model repository"))
         return found.directories[name]
 
     def _find(self) -> Models | None:
         try:
-            found = list_models(self._config.model_repository, self._entries)
+            config = self._config
+            found = list_models(config.model_repository, self._entries, config.model_namespacing)
         except ConfigError as error:
             self._error = str(error)
             return None
@@ -283,7 +288,7 @@ class Watcher:
         directory = self._directories[name]
         self._act_on(directory)
         try:
-            description = describe(directory, self._entries.get(name), self._config, self._gpus)
+            description = describe(directory, self._entries.get(name), self._config, self._gpus, name=name)
         except ConfigError as error:
             return self._reject(name, str(error))
         is_news = is_news or name in self._rejected or self._described.get(name) != description

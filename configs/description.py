@@ -138,6 +138,7 @@ class ModelDescription:
     batch_key: str = ""  # the request parameter that is equal within a batch
     tenants: Tenants | None = None
     steps: tuple[EnsembleStep, ...] = ()  # of an ensemble, which has no instances
+    namespace: str = ""  # its repository, under model_namespacing
 
     def to_wire(self) -> dict[str, Any]:
         """Plain data for msgpack."""

@@ -32,7 +32,6 @@ _GPU_MEMORY = "Frameworks allocate GPU and pinned memory themselves, in each wor
 FOREIGN: tuple[Foreign, ...] = (
     _inert("model_load_thread_count", int, "Every worker loads in its own process, all at once."),
     _inert("model_load_retry_count", int, "A worker that fails to load is restarted with growing pauses.", 0),
-    _refused("model_namespacing", bool, "Model namespaces are not built yet.", False),
     _inert("min_supported_compute_capability", float, "The compute capability of GPUs is not looked at."),
     _inert("enable_peer_access", bool, "GPU workers do not exchange tensors directly.", True),
     _inert("http_thread_count", int, _THREADS + " See --http-frontends."),

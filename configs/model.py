@@ -13,6 +13,7 @@ from configs.autocomplete import Kind
 from configs.backend_settings import BACKENDS
 from configs.description import DynamicBatching, ModelDescription, QueuePolicy, TensorSpec
 from configs.errors import ConfigError, nearest, one_line
+from configs.namespaces import bare_name
 from configs.proto.schema import message
 from configs.settings import ServerConfig
 from configs.tree import Node, Position, as_json, merge
@@ -39,7 +40,9 @@ def describe(
     """
     try:
         config = _read(directory, entry, server) if override is None else _named(override, directory)
-        return _describe(directory, name or directory.name, config, server, gpus)
+        described = _describe(directory, bare_name(name) or directory.name, config, server, gpus)
+        namespace = str(directory.parent) if server.model_namespacing else ""
+        return replace(described, name=name or directory.name, namespace=namespace)
     except OSError as error:
         raise ConfigError(f"{error.filename or directory}: cannot be read: {error.strerror or error}") from error
 

@@ -66,6 +66,9 @@ class ServerConfig:
         (), "Model to load at the start in mode explicit; '*' is all.", form="MODEL"
     )
     repository_poll_secs: int = _repository(15, "Seconds between two reads in mode poll.", low=1, high=_LARGE)
+    model_namespacing: bool = _repository(
+        False, "Repositories are namespaces: models of the same name in several of them are all loaded."
+    )
     model_config_name: str = _repository(
         "",
         "Read MODEL/configs/NAME.pbtxt instead of MODEL/config.pbtxt where it exists.",

@@ -234,7 +234,10 @@ def test_a_repository_has_to_be_a_directory(repository: Path) -> None:
             ["--model-control-mode=explicit", "--load-model=*", "--load-model=m"],
             "Wildcard model name '*' must be the ONLY startup model if specified at all.",
         ),
-        (["--model-namespacing=true"], "--model-namespacing is refused: Model namespaces are not built yet."),
+        (
+            ["--model-load-gpu-limit=0:0.5"],
+            "--model-load-gpu-limit is refused: Limits of GPU memory are not built yet.",
+        ),
         (["--grpc-server-cert=/nowhere"], "grpc_server_cert: '/nowhere' cannot be read"),
         (["--http-restricted-api=health,nope:k=v"], "http_restricted_api: unknown restricted api 'nope'"),
         (["--grpc-restricted-protocol=health"], "grpc_restricted_protocol: 'health': write <protocol>"),
@@ -266,7 +269,7 @@ def test_older_flags_for_traces_still_count(repository: Path) -> None:
 
 
 def test_all_problems_are_said_at_once(load_text: Callable[..., ServerConfig]) -> None:
-    lines = lines_of(lambda: load_text("http_port: 70000 model_namespacing: true", "--nope", "--grpc-port=x"))
+    lines = lines_of(lambda: load_text('http_port: 70000 rate_limit: "execution_count"', "--nope", "--grpc-port=x"))
     assert len(lines) == 4
     assert any(re.search(r"server\.pbtxt:1:1: http_port: 70000 is not allowed", line) for line in lines)
 
