@@ -269,7 +269,7 @@ def test_older_flags_for_traces_still_count(repository: Path) -> None:
 
 
 def test_all_problems_are_said_at_once(load_text: Callable[..., ServerConfig]) -> None:
-    lines = lines_of(lambda: load_text('http_port: 70000 rate_limit: "execution_count"', "--nope", "--grpc-port=x"))
+    lines = lines_of(lambda: load_text('http_port: 70000 model_load_gpu_limit: "0:0.5"', "--nope", "--grpc-port=x"))
     assert len(lines) == 4
     assert any(re.search(r"server\.pbtxt:1:1: http_port: 70000 is not allowed", line) for line in lines)
 
