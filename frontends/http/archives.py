@@ -80,7 +80,10 @@ def _wanted(text: Buffer) -> tuple[str, str]:
     members = parse(text)
     if not is_object(members):
         raise RequestError(ErrorCode.INVALID_ARG, 'the body of a load is {"model_name": NAME, "url": DIRECTORY}')
-    return string(members.get("model_name", "")), string(members.get("url", ""))
+    model, archive = string(members.get("model_name", "")), string(members.get("url", ""))
+    if not archive:
+        raise RequestError(ErrorCode.INVALID_ARG, "failed to register '', repository not found")
+    return model, archive
 
 
 def _row(model: str, archive: str) -> dict[str, str]:

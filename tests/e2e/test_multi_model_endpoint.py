@@ -64,6 +64,7 @@ def test_what_cannot_be_loaded(server: Server, address: str, tmp_path: Path) -> 
     for other, text in (
         ({"url": str(tmp_path)}, "it lies outside"),
         ({"url": str(server.repository / "none")}, "repository not found"),
+        ({"url": ""}, "failed to register '', repository not found"),
         ({"url": 5}, "attempt to access JSON non-string as string"),
         ({"model_name": "../x"}, "must not contain path traversal characters"),
         ({"model_name": ""}, "Model name cannot be empty"),
