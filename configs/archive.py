@@ -1,10 +1,11 @@
 """Models out of archives that a platform has unpacked: where they may lie, and which directory is the model's."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from configs import layout
-from configs.errors import ConfigError
+from configs.errors import ConfigError, one_line
 
 SAGEMAKER = Path("/opt/ml/models")
 """Where SageMaker unpacks the models of a multi-model endpoint."""
@@ -16,10 +17,12 @@ def model_directory(archive: str, repositories: Sequence[Path]) -> Path:
     Raises ConfigError, also for an archive that is neither SageMaker's nor in one of the repositories.
     """
     directory = Path(archive)
-    roots = [root.resolve() for root in (SAGEMAKER, *repositories)]
-    if archive and not any(directory.resolve().is_relative_to(root) for root in roots):
+    if not archive or "\0" in archive:
+        raise ConfigError(f"failed to register '{one_line(archive)}', repository not found")
+    real, *roots = (os.path.realpath(path) for path in (directory, SAGEMAKER, *repositories))
+    if not any(Path(real).is_relative_to(root) for root in roots):
         raise ConfigError(f"failed to register '{archive}', it lies outside {SAGEMAKER} and the model repository")
-    if not archive or not directory.is_dir():
+    if not directory.is_dir():
         raise ConfigError(f"failed to register '{archive}', repository not found")
     if (directory / "config.pbtxt").is_file() or layout.version_directories(directory)[0]:
         return directory

@@ -32,6 +32,8 @@ def test_an_archive_with_a_configuration_is_the_model(tmp_path: Path) -> None:
         ("{root}/empty", "an archive holds the directory of one model, '{root}/empty' has: none"),
         ("{root}/../outside", "it lies outside"),
         ("{root}/link", "it lies outside"),
+        ("{root}/loop", "failed to register '{root}/loop', repository not found"),
+        ("{root}/a\0b", "repository not found"),
         ("/proc/self", "it lies outside"),
         ("two", "it lies outside"),
     ],
@@ -41,6 +43,7 @@ def test_what_is_no_archive(tmp_path: Path, path: str, error: str) -> None:
     for name in ("root/two/a", "root/two/b", "root/empty", "outside/a/1"):
         (tmp_path / name).mkdir(parents=True)
     (root / "link").symlink_to(tmp_path / "outside")
+    (root / "loop").symlink_to(root / "loop")
     with pytest.raises(ConfigError) as raised:
         model_directory(path.format(root=root), [root])
     assert error.format(root=root) in str(raised.value)
