@@ -52,7 +52,7 @@ class RequestObserver:
             error = response.error if response.code != ErrorCode.OK else ""
             record = finish(request.trace, request, error, self.epoch_offset)
             record["log_frequency"] = self._tracing.log_frequency(request.version.model)
-            if is_delivery_traced(request, response):
+            if is_delivery_traced(request):
                 self._undelivered[request.peer, response.request] = _Undelivered(record, request.ended)
             else:
                 self._export(record)

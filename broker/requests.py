@@ -640,7 +640,7 @@ class Requests:
             request.caller.calls.discard(request)
         if request.client_regions:
             self._release(request.client_regions)
-        if request.trace is not None and is_delivery_traced(request, response):
+        if request.trace is not None and is_delivery_traced(request):
             response = response._replace(part=response.part | Part.TRACED)
         if request.trace is not None or self._observer.logs_access:
             self._observer.answered(request, response)

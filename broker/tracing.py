@@ -8,7 +8,7 @@ import random
 import re
 from typing import Any
 
-from broker.messages import ErrorCode, Response, UpdateTraceSettings
+from broker.messages import ErrorCode, UpdateTraceSettings
 from broker.request import Request
 from broker.validation import Rejected
 from configs.trace import TraceConfig, chosen
@@ -162,11 +162,10 @@ def protocol_of(peer: str) -> str:
     return "GRPC" if peer.startswith("g") else "HTTP"
 
 
-def is_delivery_traced(request: Request, response: Response) -> bool:
-    """Whether the frontend is to say when it has sent this last response of a request."""
-    return (
-        request.trace is not None and response.code == ErrorCode.OK and request.caller is None and not request.is_orphan
-    )
+def is_delivery_traced(request: Request) -> bool:
+    """Whether a frontend is to say when it has sent the last response of a request."""
+    is_gone = request.is_orphan or request.is_cancelled
+    return request.trace is not None and request.caller is None and not is_gone
 
 
 def finish(record: dict[str, Any], request: Request, error: str, epoch_offset: float) -> dict[str, Any]:

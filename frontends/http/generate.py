@@ -115,11 +115,13 @@ async def _texts(call: Call, question: _Question) -> AsyncGenerator[bytes, None]
     async with aclosing(call.client.stream(question.infer, question.blocks)) as responses:
         async for response in responses:
             began = time.monotonic_ns()
-            if response.part & Part.CONTENT:
-                outputs = take_outputs(call.client, response)
-                encode = partial(encode_generation, response, outputs, question.infer.request_id)
-                yield await convert(sum(map(len, outputs)), encode)
-            elif response.code != ErrorCode.OK:
-                raise _Refused(response.code, response.error)
-            if response.part & Part.TRACED:
-                call.client.delivered(response, began)  # whoever takes the texts comes back when they are sent
+            try:
+                if response.part & Part.CONTENT:
+                    outputs = take_outputs(call.client, response)
+                    encode = partial(encode_generation, response, outputs, question.infer.request_id)
+                    yield await convert(sum(map(len, outputs)), encode)
+                elif response.code != ErrorCode.OK:
+                    raise _Refused(response.code, response.error)
+            finally:  # whoever takes the texts comes back when they are sent
+                if response.part & Part.TRACED:
+                    call.client.delivered(response, began)

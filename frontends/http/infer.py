@@ -46,12 +46,23 @@ async def infer(call: Call) -> web.StreamResponse:
     if forwarded:
         question = question._replace(parameters={**question.parameters, **forwarded})
     response = await call.client.infer(question, blocks)
-    reply = await _reply(call, request, response)
-    began = time.monotonic_ns()
-    sent = await _send(call, reply)
     if response.part & Part.TRACED:
-        await _finish(call, sent)
-        call.client.delivered(response, began)
+        return await _send_traced(call, request, response)
+    return await _send(call, await _reply(call, request, response))
+
+
+async def _send_traced(call: Call, request: Request, response: Response) -> web.StreamResponse:
+    """Send a response whose trace wants to know when that was, an error, too."""
+    try:
+        reply = await _reply(call, request, response)
+        began = time.monotonic_ns()
+        sent = await _send(call, reply)
+    except RequestError as error:
+        began = time.monotonic_ns()
+        sent = failure(error)
+    await sent.prepare(call.request)
+    await sent.write_eof()  # else aiohttp would do it after us
+    call.client.delivered(response, began)
     return sent
 
 
@@ -140,12 +151,6 @@ async def _refuse_unknown(call: Call, version: int) -> None:
     if config.get("model_transaction_policy", {}).get("decoupled", False):
         text = f"{ENDPOINT} doesn't support models with decoupled transaction policy"
         raise RequestError(ErrorCode.UNSUPPORTED, text)
-
-
-async def _finish(call: Call, response: web.StreamResponse) -> None:
-    """Send what is left of a response, which aiohttp would do after us."""
-    await response.prepare(call.request)
-    await response.write_eof()
 
 
 async def _send(call: Call, reply: Reply) -> web.StreamResponse:

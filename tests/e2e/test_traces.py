@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.support.clients import PROTOCOLS, Client
 from tests.support.http import ask
-from tests.support.repository import instances, tensor, write_identity, write_model
+from tests.support.repository import FAIL, Commands, instances, tensor, write_identity, write_model
 from tests.support.server import Server
 from tests.support.waiting import until
 
@@ -69,19 +69,35 @@ def sent(path: Path) -> dict[str, bool]:
 
 def test_every_way_to_answer_says_when_it_has(new_server: Callable[..., Server], tmp_path: Path) -> None:
     file = tmp_path / "trace.json"
-    server = new_server(
-        "", *[f"--trace-config={flag}" for flag in ("level=TIMESTAMPS", "rate=1", f"triton,file={file}")]
-    )
+    flags = ["level=TIMESTAMPS", "rate=1", f"triton,file={file}"]
+    server = new_server("", *[f"--trace-config={flag}" for flag in flags])
     write_identity(server.repository, "identity")
+    Commands(server.repository)
     server.start()
-    address = server.address("http")
-    for name, size, headers in (("small", 1, {}), ("large", 100_000, {}), ("headers", 1, {"Other": "x"})):
-        tensor = {"name": "IN", "datatype": "FP32", "shape": [size], "data": [1] * size}
+    asked = []
+
+    def infer(name: str, model: str, data: list[int], datatype: str, **headers: str) -> int:
+        asked.append(name)
+        tensor = {"name": "IN", "datatype": datatype, "shape": [len(data)], "data": data}
         body = {"id": name, "inputs": [tensor]}
-        assert ask(address, "POST", "/v2/models/identity/infer", body, **headers).status == 200
+        return ask(server.address("http"), "POST", f"/v2/models/{model}/infer", body, **headers).status
+
+    def generate(kind: str, model: str, data: list[int]) -> int:
+        asked.append(f"{model} {kind}")
+        body = {"id": asked[-1], "IN": data}
+        return ask(server.address("http"), "POST", f"/v2/models/{model}/{kind}", body).status
+
+    assert infer("small", "identity", [1], "FP32") == 200
+    assert infer("large", "identity", [1] * 100_000, "FP32") == 200
+    assert infer("headers", "identity", [1], "FP32", Other="x") == 200
+    assert infer("error", "commands", [FAIL, 1], "INT64") == 500
+    assert infer("headers error", "commands", [FAIL, 1], "INT64", Other="x") == 500
     for kind in ("generate", "generate_stream"):
-        assert ask(address, "POST", f"/v2/models/identity/{kind}", {"id": kind, "IN": 1}).status == 200
+        assert generate(kind, "identity", [1]) == 200
+        assert generate(kind, "commands", [FAIL, 1]) == 500
     with Client("grpc", server) as client:
+        with pytest.raises(InferenceServerException):
+            client.infer("commands", {"IN": np.array([FAIL, 1])}, request_id="grpc error")
         stream: queue.Queue[Any] = queue.Queue()
         client.raw.start_stream(lambda result, error: stream.put((result, error)))
         tensor = grpc.InferInput("IN", [1], "FP32").set_data_from_numpy(ONE)
@@ -89,7 +105,7 @@ def test_every_way_to_answer_says_when_it_has(new_server: Callable[..., Server],
         assert stream.get(timeout=20)[1] is None
         client.raw.stop_stream()
     assert server.stop() == 0
-    assert sent(file) == dict.fromkeys(("small", "large", "headers", "generate", "generate_stream", "stream"), True)
+    assert sent(file) == dict.fromkeys((*asked, "grpc error", "stream"), True)
 
 
 def test_tensors_of_both_protocols_are_told(new_server: Callable[..., Server], tmp_path: Path) -> None:

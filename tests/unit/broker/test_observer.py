@@ -74,11 +74,22 @@ def test_no_trace_is_lost_with_a_frontend_or_at_the_end(is_killed: bool) -> None
     assert len(world.traces) == 1
 
 
-def test_errors_are_traced_at_once() -> None:
+def test_errors_are_sent_like_other_responses() -> None:
     world = Observed()
-    world.answer(ErrorCode.INTERNAL)
+    frontend, record = world.answer(ErrorCode.INTERNAL)
+    world.say(frontend, Delivered(record.infer.request, 5, 7))
+    world.deliver(frontend)
     (trace,) = world.traces
     assert trace["error"]
+    assert names(trace)[-1] == "HTTP_SEND_END"
+
+
+def test_what_nobody_waits_for_is_traced_at_once() -> None:
+    world = Observed()
+    world.ask(world.frontends[0], infer(0))
+    world.cancel(world.ask(world.frontends[0], infer(0)))
+    (trace,) = world.traces
+    assert names(trace)[-1] == "REQUEST_END"
 
 
 def test_tensors_are_those_of_the_last_attempt() -> None:
