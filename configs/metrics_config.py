@@ -26,7 +26,9 @@ def parse(settings: Iterable[str]) -> MetricsConfig:
     values["summary_quantiles"] = _QUANTILES
     for text in settings:
         key, equals, value = text.partition("=")
-        if not equals or key not in values:
+        if not equals:
+            raise ValueError(f"--metrics-config option format is <setting>=<value>. Got {text}")
+        if key not in values:
             raise ValueError(
                 f"'{text}': write <key>=<value> with one of {', '.join(_KEYS)}{nearest(key, _KEYS, limit=0)}"
             )
