@@ -165,7 +165,8 @@ def protocol_of(peer: str) -> str:
 def is_delivery_traced(request: Request) -> bool:
     """Whether a frontend is to say when it has sent the last response of a request."""
     is_gone = request.is_orphan or request.is_cancelled
-    return request.trace is not None and request.caller is None and not is_gone
+    is_inner = request.caller is not None or request.step is not None
+    return request.trace is not None and not is_inner and not is_gone
 
 
 def finish(record: dict[str, Any], request: Request, error: str, epoch_offset: float) -> dict[str, Any]:

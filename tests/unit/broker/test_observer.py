@@ -6,6 +6,9 @@ import pytest
 
 from broker.effects import Effect, Send
 from broker.messages import Delivered, ErrorCode, Part, TensorsTraced, Traced
+from broker.models import Version
+from broker.request import Request
+from broker.tracing import is_delivery_traced
 from tests.unit.broker.describe import description, infer
 from tests.unit.broker.world import Process, Record, World
 
@@ -82,6 +85,15 @@ def test_errors_are_sent_like_other_responses() -> None:
     (trace,) = world.traces
     assert trace["error"]
     assert names(trace)[-1] == "HTTP_SEND_END"
+
+
+def test_a_step_of_an_ensemble_and_a_call_have_no_client() -> None:
+    version = Version.create(description("m"), 1)
+    fields: dict[str, Any] = {"trace": {"id": 1}}
+    own = Request("h1", infer(1), version, (), 1, 0.0, **fields)
+    assert is_delivery_traced(own)
+    for inner in ("caller", "step"):
+        assert not is_delivery_traced(Request("h1", infer(1), version, (), 1, 0.0, **fields, **{inner: object()}))
 
 
 def test_what_nobody_waits_for_is_traced_at_once() -> None:

@@ -195,10 +195,12 @@ def test_the_context_of_a_client_is_continued_whatever_the_rate() -> None:
 
 def test_a_step_belongs_to_the_trace_of_its_ensemble() -> None:
     for mode, file in (("triton", "t"), ("opentelemetry", "")):
-        tracing = Tracing(TraceConfig(mode=mode, file=file, level="TIMESTAMPS", rate=1), seed=1)
+        tracing = Tracing(TraceConfig(mode=mode, file=file, levels=("TIMESTAMPS", "TENSORS"), rate=1), seed=1)
         parent = tracing.begin("e", "")
         assert parent is not None
         step = tracing.begin_step(parent)
+        assert step["levels"] == parent["levels"] == ["TIMESTAMPS", "TENSORS"]
+        assert ("tensors" in step) is (mode == "triton")
         assert (step["id"], step["parent_id"], step["is_last"]) == (2, 1, False)
         if mode == "opentelemetry":
             assert step["trace"] == parent["trace"]
