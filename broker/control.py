@@ -82,7 +82,7 @@ class Control:
     def watch(self, is_first: bool) -> WatchRepository:
         """What a repository process that begins is told of what clients want to be served."""
         wanted = [name for name, model in self._fleet.models.items() if model.description is not None or model.rejected]
-        overridden = self._overridden.intersection(wanted)
+        overridden = {*self._overridden, *self.archives.by_model()}.intersection(wanted)
         return WatchRepository(is_first, tuple(n for n in wanted if n not in overridden), tuple(overridden))
 
     def unload(self, wanted: UnloadModel, now: float) -> list[str]:

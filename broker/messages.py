@@ -696,7 +696,7 @@ class WatchRepository(NamedTuple):
     """Lets the repository process begin to look. `is_first`: none has looked since the server's start.
 
     Else it takes over where clients load and unload: `models` are those to be served, from the repository, and
-    `overridden` those under a load request's configuration, whose files are no concern of it.
+    `overridden` those under a load request's configuration or out of an archive, whose files are no concern of it.
     """
 
     is_first: bool

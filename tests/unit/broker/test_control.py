@@ -457,3 +457,12 @@ def test_an_archive_that_cannot_be_loaded_is_forgotten() -> None:
     client.found(ModelConsidered("a", "nothing there"))
     assert client.said(number)[0] == ErrorCode.INTERNAL
     assert client.archives() == {}
+
+
+def test_a_new_repository_process_leaves_models_out_of_archives_alone() -> None:
+    client = Client("explicit", description("b"), role="sagemaker")
+    bring(client, "a", "/archives/a")
+    client.describe(description("a"))
+    client.boot()
+    told = revived(client)
+    assert (told.models, told.overridden) == (("b",), ("a",))
