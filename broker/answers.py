@@ -6,12 +6,16 @@ from broker.messages import ErrorCode
 from broker.models import Model, Version, VersionState
 from broker.validation import Rejected
 from configs.description import TensorSpec
+from configs.namespaces import ambiguity
 
 
 def look_up(models: dict[str, Model], name: str, number: int) -> Version:
     """The version that serves a request; -1 is the newest that is ready. Raises Rejected with Triton's texts."""
     model = models.get(name)
     if model is None:
+        ambiguous = ambiguity(name, models)
+        if ambiguous:
+            raise Rejected(ambiguous)
         raise Rejected(f"Request for unknown model: '{name}' is not found", ErrorCode.NOT_FOUND)
     if number == -1:
         version = model.newest_ready()

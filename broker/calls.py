@@ -4,7 +4,7 @@ An execution that has called another model does not return before the call is an
 answer it all wait, directly or through other calls, for that same call, nothing would ever move again.
 """
 
-from broker.models import Instance, InstanceState
+from broker.models import COMING, Instance, InstanceState
 from broker.rate_limiter import RateLimiter
 from broker.request import Request
 
@@ -15,9 +15,11 @@ _LEAVING = {InstanceState.DRAINING, InstanceState.FAILED}
 def deadlock(call: Request, is_patient: bool = True, limiter: RateLimiter | None = None) -> list[str]:
     """The models that wait for each other, from the called one on until it comes again; `[]`: the call can go on.
 
-    `is_patient`: instances that are not ready yet will be. `limiter` knows who has the resources that others wait for.
+    `is_patient`: instances that wait to be started again will be ready, as those that are starting or loading will.
+    `limiter` knows who has the resources that others wait for.
     """
-    return _Search(_LEAVING if is_patient else {*InstanceState} - {InstanceState.READY}, limiter).call(call)
+    hopeless = _LEAVING if is_patient else {*InstanceState} - {InstanceState.READY, *COMING}
+    return _Search(hopeless, limiter).call(call)
 
 
 class _Search:

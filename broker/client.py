@@ -18,6 +18,7 @@ from broker.messages import (
     CachedRead,
     Cancel,
     Consumed,
+    Delivered,
     Directory,
     ErrorCode,
     Hello,
@@ -191,6 +192,10 @@ class Client:
         finally:
             if not is_final:
                 self._abandon(request.request, queue)
+
+    def delivered(self, response: Response, began: int) -> None:
+        """A response with Part.TRACED was sent to its client, from `began` (in nanoseconds) until now."""
+        self._send(Delivered(response.request, began, time.monotonic_ns()))
 
     async def ask(self, question: Message, number: int) -> Answer:
         """Send one of the Get messages, whose request number is `number`, and wait for its answer."""

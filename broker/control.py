@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from broker.archives import Archives
 from broker.compositions import dependents, parts
 from broker.effects import Effect, Send
 from broker.fleet import Fleet
@@ -13,9 +14,11 @@ from broker.messages import (
     LoadModel,
     ModelConsidered,
     UnloadModel,
+    WatchRepository,
 )
 from broker.models import Model, VersionState
 from broker.validation import Rejected
+from configs.namespaces import bare_name
 
 UNLOADED = "unloaded"
 _OVERTAKEN = "it has been unloaded meanwhile"
@@ -31,44 +34,56 @@ class Control:
         self._is_explicit = is_explicit
         self._out = out
         self._asked_for = set(at_start)  # models that are loaded for their own sake, not for an ensemble's
-        self._considered: dict[str, list[tuple[str, int]]] = {}  # model -> loads that the repository looks into
+        # What the repository process looks into, by model: who asked, and whether it brings a configuration.
+        self._considered: dict[str, list[tuple[str, int, bool]]] = {}
         self._loading: list[tuple[str, str, int]] = []  # (model, peer, request) that wait for workers
+        self._overridden: set[str] = set()  # models under a load request's configuration
         self.listed: tuple[str, ...] = ()  # the models in the repository
+        self.archives = Archives()
 
     def load(self, peer: str, wanted: LoadModel, repository: str | None) -> None:
         """A client wants a model loaded: the repository process looks into it first."""
         name = wanted.model
         try:
             self._check(name, repository)
+            if wanted.archive:
+                self.archives.begin(peer, wanted, self._is_served(name))
         except Rejected as error:
             self._answer(peer, wanted.request, error.code, str(error))
             return
         assert repository is not None
         self._asked_for.add(name)
-        self._considered.setdefault(name, []).append((peer, wanted.request))
-        self._out.append(Send(repository, DescribeModel(name, wanted.config, wanted.files)))
+        self._considered.setdefault(name, []).append((peer, wanted.request, bool(wanted.config)))
+        self._out.append(Send(repository, DescribeModel(*wanted[1:])))
 
     def considered(self, message: ModelConsidered) -> None:
         """The repository process has looked into a model: it was described, or this is what is wrong."""
         waiting = self._considered.get(message.model)
         if not waiting:
             return
-        peer, request = waiting.pop(0)
+        peer, request, is_override = waiting.pop(0)
         if not waiting:
             del self._considered[message.model]
         if message.error:
             text = f"failed to load '{message.model}', failed to poll from model repository: {message.error}"
             self._answer(peer, request, ErrorCode.INTERNAL, text)
         else:
+            (self._overridden.add if is_override else self._overridden.discard)(message.model)
             self._loading.append((message.model, peer, request))
 
     def repository_lost(self) -> None:
         """The repository process has died: what it was asked is not answered."""
         for model, waiting in self._considered.items():
-            for peer, request in waiting:
+            for peer, request, _ in waiting:
                 text = f"failed to load '{model}', the repository process died"
                 self._answer(peer, request, ErrorCode.UNAVAILABLE, text)
         self._considered.clear()
+
+    def watch(self, is_first: bool) -> WatchRepository:
+        """What a repository process that begins is told of what clients want to be served."""
+        wanted = [name for name, model in self._fleet.models.items() if model.description is not None or model.rejected]
+        overridden = {*self._overridden, *self.archives.by_model()}.intersection(wanted)
+        return WatchRepository(is_first, tuple(n for n in wanted if n not in overridden), tuple(overridden))
 
     def unload(self, wanted: UnloadModel, now: float) -> list[str]:
         """Take a model out of service, and the ensembles that it is part of; an unknown one is no error.
@@ -88,7 +103,9 @@ class Control:
                     way.append(part)
         for name in names:
             self._asked_for.discard(name)
+            self._overridden.discard(name)
             self._fleet.unload(name, now)
+            self.archives.forget(name)
         return names
 
     def index(self, question: GetRepositoryIndex) -> list[dict[str, str]]:
@@ -99,12 +116,12 @@ class Control:
             model = models.get(name)
             states = _states(model) if model is not None else {}
             if not states:
-                row = {"name": name}
+                row = {"name": bare_name(name)}
                 if model is not None and model.rejected:
                     row |= {"state": VersionState.UNAVAILABLE.value, "reason": model.rejected}
                 rows.append(row)
             for number, (state, reason) in sorted(states.items()):
-                row = {"name": name, "version": str(number), "state": state.value}
+                row = {"name": bare_name(name), "version": str(number), "state": state.value}
                 rows.append({**row, "reason": reason} if reason else row)
         return [row for row in rows if not question.ready or row.get("state") == VersionState.READY.value]
 
@@ -113,7 +130,7 @@ class Control:
         """Whether `settle` may have something to do."""
         return bool(self._loading)
 
-    def settle(self) -> None:
+    def settle(self, now: float) -> None:
         """Answer the loads that are done; called after every event."""
         if not self._loading:
             return
@@ -129,6 +146,8 @@ class Control:
                 if model is not None and model.description is not None and model.description.steps:
                     lines = [f"{reason}\n" for reason in dict.fromkeys(failures.values())]
                 text = f"load failed for model '{name}': {''.join(lines)}"
+                if self.archives.is_awaited(peer, request):
+                    self._fleet.unload(name, now)  # nobody but the platform knows it: it is not held against us
                 self._answer(peer, request, ErrorCode.INVALID_ARG, text)
             elif model is None or model.description is None:
                 self._answer(peer, request, ErrorCode.UNAVAILABLE, f"load failed for model '{name}': {_OVERTAKEN}")
@@ -146,7 +165,12 @@ class Control:
         if repository is None:
             raise Rejected(f"failed to load '{name}', the repository process is not running", ErrorCode.UNAVAILABLE)
 
+    def _is_served(self, name: str) -> bool:
+        model = self._fleet.models.get(name)
+        return name in self._considered or (model is not None and model.description is not None)
+
     def _answer(self, peer: str, request: int, code: ErrorCode, error: str) -> None:
+        self.archives.loaded(peer, request, code)
         self._out.append(Send(peer, Answer(request, code, error, None)))
 
 

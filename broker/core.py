@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 from broker import answers, cache_metrics, metrics
 from broker.client_regions import ClientRegions
@@ -30,11 +30,13 @@ from broker.messages import (
     ChangeMetric,
     Consumed,
     DeclareMetric,
+    Delivered,
     Directory,
     DropMetric,
     ErrorCode,
     Executed,
     ForgetModel,
+    GetArchives,
     GetLabels,
     GetMetrics,
     GetMetricValue,
@@ -72,6 +74,7 @@ from broker.messages import (
     Serving,
     SetVerbosity,
     Stop,
+    TensorsTraced,
     UnloadModel,
     UnregisterRegion,
     UpdateLogSettings,
@@ -87,13 +90,12 @@ from broker.regions import Regions
 from broker.remote_cache import RemoteCache
 from broker.requests import Death, Requests
 from broker.response_cache import ResponseCache
+from broker.roles import READERS, SENT
 from broker.tracing import Tracing
 from broker.validation import Rejected
 from configs import metrics_config, rate_limit, trace
 from configs.description import ModelDescription
 from configs.server import ServerConfig
-
-_Message = TypeVar("_Message")
 
 TICK_SECONDS = 1.0
 SILENCE_SECONDS = 10.0
@@ -105,8 +107,8 @@ START_SECONDS = 60.0
 STOPPED_SECONDS = 1.0
 """A process that is seen stopped (state T) for this long is killed."""
 
-READERS = ("http", "grpc", "sagemaker", "vertex_ai")
-"""The roles that read and write tensors for clients."""
+Handler: TypeAlias = Callable[["Peer", Any, float], None]
+"""Does what a message asks for. Raises ProtocolError."""
 
 
 @dataclass(slots=True)
@@ -116,6 +118,7 @@ class Peer:
     token: str
     role: str
     name: str
+    handlers: dict[type[Any], Handler]  # what it may send now
     started: float = math.inf
     pid: int = 0
     has_greeted: bool = False  # it has said Hello
@@ -160,8 +163,7 @@ class Core:
         self._custom_metrics = CustomMetrics()
         self._readiness = Readiness(self._out)
         self._callers: set[str] = set()  # workers whose models call others: they read and are read as frontends
-        self._handlers = self._handlers_by_message()
-        self._questions = self._questions_by_message()
+        self._handlers = self._handlers_by_role()
         self._directory = Directory({}, {"": config.shm("")})
         self._memory: dict[int, int] = {}
         self._system: dict[str, Any] = {}
@@ -201,26 +203,21 @@ class Core:
         if peer.has_greeted:
             peer.silence = 0
         self._now = now
-        handlers, ask = self._handlers, self._ask
         try:
             for message in messages:
-                handlers.get(type(message), ask)(peer, message, now)
+                handler = peer.handlers.get(type(message))
+                if handler is None:
+                    raise ProtocolError(_not_for(peer, message))
+                handler(peer, message, now)
         except ProtocolError as error:
             return self.malformed(token, str(error), now)
         return self._take(now)
-
-    def _ask(self, peer: Peer, message: Any, _now: float) -> None:
-        """Answer a question. Raises ProtocolError when it is none of ours."""
-        question = self._questions.get(type(message))
-        if question is None:
-            raise ProtocolError(f"{type(message).__name__} is not for the broker")
-        self._reply(peer, message.request, lambda: question(message))
 
     def malformed(self, token: str, error: str, now: float) -> list[Effect]:
         """A peer has sent something that is no message of ours."""
         peer = self.peers.get(token)
         if peer is not None:
-            self._kill(peer, f"sent a malformed message: {error}")
+            self._kill(peer, f"has broken the protocol: {error}")
         return self._take(now)
 
     def lost(self, token: str, death: Death, now: float) -> list[Effect]:
@@ -250,6 +247,7 @@ class Core:
                 self._out += self._regions.frontend_lost(token, self._tokens_of("worker", "cache"))
                 self.requests.frontend_lost(token, now)
                 self._readiness.frontend_lost(token)
+                self._observer.frontend_lost(token)
             if peer.role == "cache":
                 self._cache_lost(token, now)
             if peer.role == "repository":
@@ -293,6 +291,7 @@ class Core:
         if now >= self._next_tick:
             self._next_tick = now + TICK_SECONDS
             self.requests.refuse_outages(now)
+            self._observer.tick(now)
             self._look_for_silence(now)
         if self._exit_deadline is not None and now >= self._exit_deadline:
             self._out += [Emit("E", "Exit timeout expired. Exiting immediately."), Exit(1)]
@@ -326,17 +325,28 @@ class Core:
 
     # ------------------------------------------------------------------------------------------- messages
 
-    def _handlers_by_message(self) -> dict[type[Any], Callable[[Peer, Any, float], None]]:
-        """What is done about each message that a peer may send."""
+    def _handlers_by_role(self) -> dict[str, dict[type[Any], Handler]]:
+        """What is done about each message that a peer of a role may send."""
+        questions = {kind: self._asked(answer) for kind, answer in self._questions_by_message().items()}
+        handlers = {**self._handlers_by_message(), **questions}
+        return {role: {kind: handlers[kind] for kind in kinds} for role, kinds in SENT.items()}
+
+    def _asked(self, answer: Callable[[Any], Any]) -> Handler:
+        return lambda peer, message, now: self._reply(peer, message.request, lambda: answer(message))
+
+    def _handlers_by_message(self) -> dict[type[Any], Handler]:
+        """What is done about each message; who may send it is in `roles`."""
         requests, fleet, instance = self.requests, self.fleet, self._instance
         return {
             Infer: self._infer,
             Cancel: lambda peer, message, now: requests.cancel(peer.token, message.request, now),
             Consumed: lambda peer, message, now: requests.consumed(peer.token, message),
             CachedRead: self._cached_read,
-            CacheFound: lambda peer, message, now: requests.found(_of_the_cache(peer, message), now),
+            CacheFound: lambda peer, message, now: requests.found(message, now),
             CacheStored: self._cache_stored,
             Kept: lambda peer, message, now: requests.kept(instance(peer), message),
+            Delivered: lambda peer, message, now: self._observer.delivered(peer.token, message),
+            TensorsTraced: lambda peer, message, now: requests.tensors(instance(peer), message),
             Executed: self._executed,
             Responded: self._responded,
             Beat: self._beat,
@@ -344,7 +354,6 @@ class Core:
             RegionOpened: self._region_opened,
             RegionClosed: self._region_closed,
             RegionDropped: lambda peer, message, now: self._do(self._regions.dropped(peer.token, message.name)),
-            Hello: self._greet,
             Loaded: lambda peer, message, now: fleet.loaded(instance(peer), message, now),
             WarmedUp: self._warmed_up,
             LoadFailed: lambda peer, message, now: fleet.load_failed(instance(peer), message, now),
@@ -355,7 +364,7 @@ class Core:
             RepositoryScanned: self._scanned,
             RepositoryListed: self._listed,
             ModelConsidered: lambda peer, message, now: self.control.considered(message),
-            LoadModel: lambda peer, message, now: self.control.load(peer.token, message, self._repository()),
+            LoadModel: self._load,
             UnloadModel: self._unload,
             MemorySampled: self._sampled,
             GetModelReady: self._model_ready,
@@ -375,6 +384,7 @@ class Core:
             GetLabels: lambda q: answers.labels(models, q.model, q.version),
             GetStatistics: lambda q: answers.statistics(models, q.model, q.version),
             GetRepositoryIndex: self.control.index,
+            GetArchives: lambda _: self.control.archives.by_model(),
             UpdateTraceSettings: lambda q: self._tracing.update(q, models),
             UpdateLogSettings: self._update_log,
             GetMetrics: lambda _: self._metrics(),
@@ -414,9 +424,9 @@ class Core:
             case _:
                 return None
 
-    def _cache_stored(self, peer: Peer, message: CacheStored, _now: float) -> None:
+    def _cache_stored(self, _peer: Peer, message: CacheStored, _now: float) -> None:
         if isinstance(self._cache, RemoteCache):
-            self._cache.stored(_of_the_cache(peer, message))
+            self._cache.stored(message)
 
     def _cache_lost(self, token: str, now: float) -> None:
         self._out += self._regions.caller_lost(token, (), ())
@@ -484,6 +494,11 @@ class Core:
     def _listed(self, _peer: Peer, message: RepositoryListed, _now: float) -> None:
         self.control.listed = message.models
 
+    def _load(self, peer: Peer, message: LoadModel, _now: float) -> None:
+        if message.archive and peer.role != "sagemaker":
+            raise ProtocolError(f"{peer.name} brings an archive")
+        self.control.load(peer.token, message, self._repository())
+
     def _unload(self, peer: Peer, message: UnloadModel, now: float) -> None:
         unloaded = [message.model]
         self._reply(peer, message.request, lambda: unloaded.extend(self.control.unload(message, now)))
@@ -504,8 +519,10 @@ class Core:
         if hello.protocol != PROTOCOL or hello.role != peer.role:
             raise ProtocolError(f"a hello of protocol {hello.protocol} as {hello.role}")
         peer.has_greeted, peer.silence = True, 0
+        peer.handlers = self._handlers[peer.role]
         if peer.role == "repository":
             self._observer.repository = peer.token
+            self._out.append(Send(peer.token, self.control.watch(not self._is_scanned)))
         if peer.role == "worker":
             self.fleet.hello(peer.token, hello.pid)
             self._out += self._regions.joined(peer.token, [*self._tokens_of(*READERS), *self._callers])
@@ -531,7 +548,7 @@ class Core:
     def _launch(self, role: str, name: str, visible_devices: str | None = "") -> str:
         """Have a process started; its token was never used before."""
         token = f"{role[0]}{next(self._tokens)}"
-        self.peers[token] = Peer(token, role, name)
+        self.peers[token] = Peer(token, role, name, {Hello: self._greet})
         self._out.append(Start(token, role, name, visible_devices))
         return token
 
@@ -608,7 +625,7 @@ class Core:
         if self.fleet.is_changed:
             self._compositions.settle(self._is_scanned, now)
             self._publish_directory()
-        self.control.settle()
+        self.control.settle(now)
         if self.fleet.unused_paths:
             self._release_paths()
         if self._regions.has_orphans:
@@ -623,9 +640,9 @@ class Core:
         return effects
 
     def _release_paths(self) -> None:
-        paths, self.fleet.unused_paths = self.fleet.unused_paths, []
         repository = self._repository()
         if repository is not None:
+            paths, self.fleet.unused_paths = self.fleet.unused_paths, []
             self._out += [Send(repository, PathUnused(path)) for path in paths]
 
     def _publish_directory(self) -> None:
@@ -671,6 +688,7 @@ class Core:
         self.fleet.stop(now)
         if self.fleet.workers:
             return
+        self._observer.flush()
         if not self.peers:
             self._out.append(Exit(self._exit_status))
         for peer in self.peers.values():
@@ -679,15 +697,13 @@ class Core:
                 self._out.append(Send(peer.token, Stop("exit")) if peer.has_greeted else Kill(peer.token))
 
 
+def _not_for(peer: Peer, message: Message) -> str:
+    kind = type(message).__name__
+    return f"{kind} is not for a process of the role {peer.role}" if peer.has_greeted else f"{kind} before its Hello"
+
+
 def _description(wire: dict[str, Any]) -> ModelDescription:
     try:
         return ModelDescription.from_wire(wire)
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError(f"no model description: {error!r}") from None
-
-
-def _of_the_cache(peer: Peer, message: _Message) -> _Message:
-    """What only the cache's process may say. Raises ProtocolError."""
-    if peer.role != "cache":
-        raise ProtocolError(f"{type(message).__name__} is not for {peer.role}")
-    return message

@@ -3,6 +3,7 @@
 A series lives as long as some worker holds it, as Triton's lives as long as some model does.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -59,6 +60,8 @@ class CustomMetrics:
         for name, value in wanted.labels.items():
             if type(name) is not str or type(value) is not str or not _LABEL.fullmatch(name):
                 raise Rejected(f"'{name}' is no name of a label of a metric, or its value is no string")
+        if family.kind == "histogram" and "le" in wanted.labels:
+            raise Rejected("'le' is the label of a histogram's buckets")
         labels = _key(wanted.labels)
         series = family.series.get(labels)
         if series is None:
@@ -127,14 +130,27 @@ class CustomMetrics:
         if wanted.family.startswith(_OWN) or (family is not None and family.kind != wanted.kind):
             raise Rejected(f"Family name already exists with different type: '{wanted.family}'")
         if family is None:
+            self._check_names(wanted)
             family = self._families[wanted.family] = _Family(wanted.kind, wanted.description)
         family.holders[peer] += 1
+
+    def _check_names(self, wanted: DeclareMetric) -> None:
+        """Raises Rejected when two families would have a series of one name: Prometheus refuses such a page."""
+        taken = {name for known, family in self._families.items() for name in _names(known, family.kind)}
+        for name in _names(wanted.family, wanted.kind):
+            if name in taken:
+                raise Rejected(f"'{name}' is part of another metric family")
 
     def _sweep(self) -> None:
         for name, family in list(self._families.items()):
             family.series = {labels: series for labels, series in family.series.items() if series.holders}
             if not family.holders:
                 del self._families[name]
+
+
+def _names(family: str, kind: str) -> list[str]:
+    """The names that the family and its series have."""
+    return [family, *[f"{family}_{end}" for end in ("bucket", "sum", "count") if kind == "histogram"]]
 
 
 def _key(labels: Any) -> Labels:
@@ -147,7 +163,8 @@ def _key(labels: Any) -> Labels:
 def _new_series(kind: str, buckets: tuple[float, ...]) -> _Series:
     if (kind == "histogram") != bool(buckets):
         raise Rejected("a histogram needs buckets, and nothing else has them")
-    if not all(type(bound) in (int, float) for bound in buckets) or list(buckets) != sorted(set(buckets)):
+    is_finite = all(type(bound) in (int, float) and math.isfinite(bound) for bound in buckets)
+    if not is_finite or list(buckets) != sorted(set(buckets)):
         raise Rejected("Bucket Boundaries must be strictly sorted")
     return _Series(Histogram(buckets) if buckets else None)
 

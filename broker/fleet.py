@@ -22,10 +22,12 @@ from broker.models import (
 )
 from broker.rate_limiter import RateLimiter, Unsatisfiable
 from broker.requests import Death, Requests
+from broker.statistics import Statistics
 from configs import metrics_config
 from configs.description import Instance as InstanceSpec
 from configs.description import ModelDescription, TensorSpec
 from configs.errors import ConfigError
+from configs.namespaces import bare_name
 from configs.server import ServerConfig
 
 UNLOAD_SECONDS = 30.0
@@ -85,6 +87,7 @@ class Fleet:
                 self._limit(current, description)
                 current.reschedule(description)
                 self._scale(current, description.instances, now)
+                self._requests.dispatch(current, now)
         for number in [n for n in model.incoming if n in fresh or n not in description.versions]:
             self._retire(model, model.incoming.pop(number), now)
         if is_change:
@@ -155,7 +158,7 @@ class Fleet:
             self.fail_version(version, refusal, now)
             return
         version.load_began = now
-        version.statistics.latencies.configure(self._metrics)
+        version.statistics = self._statistics(version)
         self._limit(version, version.description)
         self._scale(version, version.description.instances, now)
 
@@ -194,11 +197,19 @@ class Fleet:
 
     # ------------------------------------------------------------------------------------------- scaling
 
+    def _statistics(self, version: Version) -> Statistics:
+        statistics = Statistics()
+        statistics.latencies.configure(self._metrics, metrics_config.buckets(version.description.config))
+        return statistics
+
     def _scale(self, version: Version, wanted: tuple[InstanceSpec, ...], now: float) -> None:
         plan = plan_scale([i for i in version.instances if i.state is not InstanceState.FAILED], wanted)
         version.instances = [i for i in version.instances if i.state is not InstanceState.FAILED]
         for instance in plan.keep:
             instance.is_leaving = False
+        for device in {spec.device for spec in plan.start if spec.device} - version.devices.keys():
+            version.devices.setdefault("", self._statistics(version))
+            version.devices[device] = self._statistics(version)
         for spec in plan.start:
             instance = Instance(spec, version)
             version.instances.append(instance)
@@ -292,7 +303,7 @@ class Fleet:
             Send(
                 peer,
                 Load(
-                    version.model,
+                    bare_name(version.model),
                     version.number,
                     instance.key,
                     description.backend,
@@ -308,7 +319,9 @@ class Fleet:
         )
 
     def loaded(self, instance: Instance, message: Loaded, now: float) -> None:
-        """An instance is ready."""
+        """An instance is ready, if it is still wanted."""
+        if instance.state is not InstanceState.LOADING:
+            return
         version = instance.version
         instance.ready_at = instance.busy_since = now
         try:
@@ -318,8 +331,7 @@ class Fleet:
             return
         version.is_asked = message.is_asked
         self.is_changed = True
-        if instance.state is InstanceState.LOADING:
-            instance.state = InstanceState.READY
+        instance.state = InstanceState.READY
         self._settle(version, now)
         self._requests.dispatch(version, now)
 
@@ -431,6 +443,7 @@ class Fleet:
                 self._drain(instance, now)
         if version.state in {VersionState.READY, VersionState.UNLOADING}:
             version.down_since = None if alive else (now if version.down_since is None else version.down_since)
+            self._requests.refuse_outage(version, now)
 
     # ------------------------------------------------------------------------------------------- time
 

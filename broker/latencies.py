@@ -2,12 +2,13 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from configs.metrics_config import MetricsConfig
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the buckets of the latency histograms."""
+FIRST_RESPONSE = "nv_inference_first_response_histogram_ms"
 FIRST_RESPONSE_MS = (100.0, 500.0, 2000.0, 5000.0)
 """Upper bounds that Triton gives its histogram of first responses."""
 
@@ -17,6 +18,11 @@ _STEP = math.log(1.02)  # quantiles are right within 1 %
 
 Sample = tuple[dict[str, str], float, str]
 """Labels, value, and what follows the family's name."""
+
+
+def _text(number: float) -> str:
+    """Different for different numbers: they tell series apart."""
+    return repr(number).removesuffix(".0")
 
 
 class Histogram:
@@ -49,7 +55,7 @@ class Histogram:
         total = 0
         for bound, count in zip((*self._bounds, math.inf), self._counts, strict=True):
             total += count
-            text = "+Inf" if bound == math.inf else f"{bound:g}"
+            text = "+Inf" if bound == math.inf else _text(bound)
             found.append(({**labels, "le": text}, total, "_bucket"))
         return [*found, (labels, self._sum, "_sum"), (labels, total, "_count")]
 
@@ -83,7 +89,7 @@ class Summary:
             for key, count in age.items():
                 merged[key] = merged.get(key, 0) + count
         found: list[Sample] = [
-            ({**labels, "quantile": f"{quantile:g}"}, _quantile(merged, quantile), "") for quantile in quantiles
+            ({**labels, "quantile": _text(quantile)}, _quantile(merged, quantile), "") for quantile in quantiles
         ]
         return [*found, (labels, self._sum, "_sum"), (labels, self._count, "_count")]
 
@@ -125,10 +131,10 @@ class Latencies:
         self.summaries: dict[str, Summary] = {}
         self.cache_summaries: dict[str, Summary] = {}
 
-    def configure(self, config: MetricsConfig) -> None:
-        """Keep the optional kinds that are on."""
+    def configure(self, config: MetricsConfig, buckets: Mapping[str, Sequence[float]]) -> None:
+        """Keep the optional kinds that are on; `buckets` are those of a model's own choice, by the family's name."""
         if config.histogram_latencies:
-            self.first_response = Histogram(FIRST_RESPONSE_MS)
+            self.first_response = Histogram(buckets.get(FIRST_RESPONSE) or FIRST_RESPONSE_MS)
         if config.summary_latencies:
             self.summaries = {name: Summary() for name in self.SUMMARIES}
             self.cache_summaries = {name: Summary() for name in self.CACHE_SUMMARIES}

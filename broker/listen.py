@@ -45,11 +45,10 @@ def open_ports(config: ServerConfig) -> Ports:
             if is_wanted:
                 listeners[role] = opened.enter_context(_bind(address, port, role, is_shared, listens=True))
         if config.allow_grpc:
-            port = config.grpc_port
+            held = opened.enter_context(_bind(config.grpc_address, config.grpc_port, "grpc", config.reuse_grpc_port))
             if not config.reuse_grpc_port:
-                with _bind(config.grpc_address, port, "grpc", is_shared=False) as probe:
-                    port = probe.getsockname()[1]
-            reservations["grpc"] = opened.enter_context(_bind(config.grpc_address, port, "grpc", is_shared=True))
+                _share_with_frontends(held)
+            reservations["grpc"] = held
         opened.pop_all()
     return Ports(listeners, reservations)
 
@@ -60,6 +59,15 @@ def frontend_counts(config: ServerConfig, ports: Ports) -> dict[str, int]:
     http, grpc = config.http_frontends or automatic, config.grpc_frontends or automatic
     wanted = {"http": http, "grpc": grpc, "metrics": 1, "sagemaker": http, "vertex_ai": http}
     return {role: count for role, count in wanted.items() if role in {*ports.listeners, *ports.reservations}}
+
+
+def _share_with_frontends(held: socket.socket) -> None:
+    """Let in those who ask for SO_REUSEPORT, our frontends, and nobody else, whether or not somebody listens yet.
+
+    SO_REUSEADDR was only for binding where closed connections linger; kept, it would let in any other server.
+    """
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def _bind(address: str, port: int, role: str, is_shared: bool, listens: bool = False) -> socket.socket:

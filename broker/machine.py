@@ -40,15 +40,16 @@ class Machine:
             "nv_cpu_memory_used_bytes": memory["MemTotal"] - memory["MemAvailable"],
         }
 
-    def _gpus(self, nvml: Any) -> dict[str, dict[str, float]]:
+    def _gpus(self, nvml: Any) -> dict[str, dict[str, Any]]:
         """What a device does not measure (a slice of one, say) is left out."""
-        found: dict[str, dict[str, float]] = {}
+        found: dict[str, dict[str, Any]] = {}
         for index in range(nvml.nvmlDeviceGetCount()):
             try:
                 device = nvml.nvmlDeviceGetHandleByIndex(index)
                 uuid = nvml.nvmlDeviceGetUUID(device)
             except nvml.NVMLError:
                 continue
+            found.setdefault("gpu_uuids", {})[str(index)] = uuid
             for name, read in _GPU_GAUGES.items():
                 with contextlib.suppress(nvml.NVMLError):
                     found.setdefault(name, {})[uuid] = read(nvml, device)

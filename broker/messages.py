@@ -49,8 +49,15 @@ class Part(IntFlag):
     NONE = 0  # in Executed: the request is still open, its responses come by themselves
     CONTENT = 1  # a response for the client
     FINAL = 2  # nothing follows, and the request's input blocks are free
-    AGAIN = 4  # in Executed: the request is to be executed once more (iterative sequences)
+    TRACED = 4  # whoever sends it to the client says when (Delivered)
+    AGAIN = 8  # in Executed: the request is to be executed once more (iterative sequences)
 
+
+TENSORS = "TENSORS"
+"""In place of a trace context: the worker is to tell the request's tensors (TensorsTraced)."""
+
+QUEUE_INPUT, BACKEND_OUTPUT = "TENSOR_QUEUE_INPUT", "TENSOR_BACKEND_OUTPUT"
+"""The activities of a trace that have tensors."""
 
 COMPLETE = Part.CONTENT | Part.FINAL
 
@@ -67,7 +74,7 @@ Parameters: TypeAlias = dict[str, Any]
 
 
 class Hello(NamedTuple):
-    """The first message of a peer. `role` is one of the names in `supervisor.ROLES`."""
+    """The first message of a peer. `role` is one of the names in `roles.SENT`."""
 
     protocol: int
     role: str
@@ -184,6 +191,14 @@ class CachedRead(NamedTuple):
     entry: int
 
 
+class Delivered(NamedTuple):
+    """A response with Part.TRACED was sent to its client, between these nanoseconds of the monotonic clock."""
+
+    request: int
+    began: int
+    ended: int
+
+
 class GetServerReady(NamedTuple):
     """Is the server ready? Answer: `{"live": bool, "ready": bool}`."""
 
@@ -240,13 +255,15 @@ class LoadModel(NamedTuple):
     """Load (or reload) a model; mode explicit. Answered when that is done or has failed. Answer: None.
 
     `config` is a ModelConfig in JSON that replaces config.pbtxt for this load, `files` replace the model's directory:
-    content by path relative to it; both may be empty.
+    content by path relative to it; both may be empty. An `archive` is a directory that holds the model and nothing
+    else: a platform that brings models has unpacked it.
     """
 
     request: int
     model: str
     config: str
     files: dict[str, bytes]
+    archive: str = ""
 
 
 class UnloadModel(NamedTuple):
@@ -255,6 +272,12 @@ class UnloadModel(NamedTuple):
     request: int
     model: str
     unload_dependents: bool
+
+
+class GetArchives(NamedTuple):
+    """Answer: the archive of each model that was loaded from one, by the model's name."""
+
+    request: int
 
 
 class GetRepositoryIndex(NamedTuple):
@@ -402,7 +425,7 @@ class Item(NamedTuple):
     timeout_us: int
     reader: str
     targets: tuple[Target, ...] = ()
-    trace: str = ""  # W3C trace context of the execution, as JSON; "" when it is not traced
+    trace: str = ""  # W3C trace context of the execution, as JSON; or TENSORS; "" when it is not traced
 
 
 class Keep(NamedTuple):
@@ -555,6 +578,15 @@ class Executed(NamedTuple):
     times: tuple[int, int, int, int]
 
 
+class TensorsTraced(NamedTuple):
+    """Tensors of the `item`-th request of an attempt, for its trace: name, data, shape and datatype, all as text."""
+
+    attempt: int
+    item: int
+    activity: str
+    tensors: tuple[tuple[str, str, str, str], ...]
+
+
 class ReadyChecked(NamedTuple):
     """The answer to CheckReady: OK, or why not."""
 
@@ -668,12 +700,25 @@ class RepositoryListed(NamedTuple):
     models: tuple[str, ...]
 
 
+class WatchRepository(NamedTuple):
+    """Lets the repository process begin to look. `is_first`: none has looked since the server's start.
+
+    Else it takes over where clients load and unload: `models` are those to be served, from the repository, and
+    `overridden` those under a load request's configuration or out of an archive, whose files are no concern of it.
+    """
+
+    is_first: bool
+    models: tuple[str, ...]
+    overridden: tuple[str, ...]
+
+
 class DescribeModel(NamedTuple):
     """Asks the repository process to look into a model now (fields as in LoadModel)."""
 
     model: str
     config: str
     files: dict[str, bytes]
+    archive: str = ""
 
 
 class ModelConsidered(NamedTuple):
@@ -704,7 +749,7 @@ class Traced(NamedTuple):
 class MemorySampled(NamedTuple):
     """Proportional set size by process id, in bytes; and gauges of the machine by metric name.
 
-    A gauge is a number, or a dict of numbers by GPU uuid.
+    A gauge is a number, or a dict of numbers by GPU uuid; `gpu_uuids` are the uuids by index.
     """
 
     pss: dict[int, int]
@@ -731,6 +776,7 @@ Message: TypeAlias = (
     | Cancel
     | Consumed
     | CachedRead
+    | Delivered
     | GetServerReady
     | GetModelReady
     | GetModelMetadata
@@ -740,6 +786,7 @@ Message: TypeAlias = (
     | GetMetrics
     | LoadModel
     | UnloadModel
+    | GetArchives
     | GetRepositoryIndex
     | UpdateTraceSettings
     | UpdateLogSettings
@@ -767,6 +814,7 @@ Message: TypeAlias = (
     | Kept
     | Executed
     | Responded
+    | TensorsTraced
     | ReadyChecked
     | DeclareMetric
     | ChangeMetric
@@ -778,6 +826,7 @@ Message: TypeAlias = (
     | RepositoryScanned
     | RepositoryListed
     | Traced
+    | WatchRepository
     | DescribeModel
     | ModelConsidered
     | ForgetModel

@@ -1,57 +1,67 @@
 """The metric families of the metrics page, made from the core's state. Pure; names and labels are Triton's."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from broker import cache_metrics
-from broker.latencies import Latencies, Sample
-from broker.models import InstanceState, Model, Version, VersionState
+from broker.latencies import FIRST_RESPONSE, Latencies, Sample
+from broker.models import Instance, InstanceState, Model, Version, VersionState
+from broker.statistics import Statistics
 from configs.metrics_config import MetricsConfig
+from configs.namespaces import bare_name
 
-_COUNTERS: tuple[tuple[str, str, Callable[[Version], float]], ...] = (
+_COUNTERS: tuple[tuple[str, str, Callable[[Statistics], float]], ...] = (
     (
         "nv_inference_request_success",
         "Number of successful inference requests, all batch sizes",
-        lambda v: v.statistics.success.count,
+        lambda s: s.success.count,
     ),
     (
         "nv_inference_count",
         "Number of inferences performed (does not include cached requests)",
-        lambda v: v.statistics.inference_count,
+        lambda s: s.inference_count,
     ),
     (
         "nv_inference_exec_count",
         "Number of model executions performed (does not include cached requests)",
-        lambda v: v.statistics.execution_count,
+        lambda s: s.execution_count,
     ),
     (
         "nv_inference_request_duration_us",
-        "Cumulative inference request duration in microseconds",
-        lambda v: v.statistics.success.us,
+        "Cumulative inference request duration in microseconds (includes cached requests)",
+        lambda s: s.success.us,
     ),
     (
         "nv_inference_queue_duration_us",
-        "Cumulative inference queuing duration in microseconds",
-        lambda v: v.statistics.queue.us,
+        "Cumulative inference queuing duration in microseconds (includes cached requests)",
+        lambda s: s.queue.us,
     ),
     (
         "nv_inference_compute_input_duration_us",
-        "Cumulative compute input duration in microseconds",
-        lambda v: v.statistics.compute_input.us,
+        "Cumulative compute input duration in microseconds (does not include cached requests)",
+        lambda s: s.compute_input.us,
     ),
     (
         "nv_inference_compute_infer_duration_us",
-        "Cumulative compute inference duration in microseconds",
-        lambda v: v.statistics.compute_infer.us,
+        "Cumulative compute inference duration in microseconds (does not include cached requests)",
+        lambda s: s.compute_infer.us,
     ),
     (
         "nv_inference_compute_output_duration_us",
-        "Cumulative inference compute output duration in microseconds",
-        lambda v: v.statistics.compute_output.us,
+        "Cumulative inference compute output duration in microseconds (does not include cached requests)",
+        lambda s: s.compute_output.us,
     ),
 )
 
+
+_SUMMARIES = {
+    "request": "Summary of inference request duration in microseconds (includes cached requests)",
+    "queue": "Summary of inference queuing duration in microseconds (includes cached requests)",
+    "compute_input": "Cumulative compute input duration in microseconds (does not include cached requests)",
+    "compute_infer": "Cumulative compute inference duration in microseconds (does not include cached requests)",
+    "compute_output": "Cumulative inference compute output duration in microseconds (does not include cached requests)",
+}
 
 _NO_LABEL = re.compile(r"[^a-zA-Z0-9_]")  # what the name of a label cannot have
 
@@ -64,7 +74,7 @@ _SYSTEM = {
     "nv_gpu_memory_used_bytes": "GPU used memory, in bytes",
     "nv_gpu_power_usage": "GPU power usage in watts",
     "nv_gpu_power_limit": "GPU power management limit in watts",
-    "nv_energy_consumption": "GPU energy consumption in joules since the server started",
+    "nv_energy_consumption": "GPU energy consumption in joules since the Triton Server started",
 }
 
 
@@ -75,18 +85,23 @@ def families(
     versions = [v for _, model in sorted(models.items()) for _, v in sorted(model.versions.items())]
     served = [v for v in versions if v.state is VersionState.READY or v.statistics.execution_count]
     for version in served:
-        version.statistics.settle()
+        for statistics in (version.statistics, *version.devices.values()):
+            statistics.settle()
+    uuids = system.get("gpu_uuids", {})
+    counted = [row for version in served for row in _counted(version, uuids)]
+    uncached = [row for version in served if not version.is_cached for row in _counted(version, uuids)]
     counters = [one for one in _COUNTERS if config.counter_latencies or not one[0].endswith("_us")]
     found = [
-        _family(name, "counter", text, [(_labels(v), read(v), "") for v in served]) for name, text, read in counters
+        _family(name, "counter", text, [(labels, read(statistics), "") for labels, statistics in counted])
+        for name, text, read in counters
     ]
-    found.insert(1, _failures(served))
+    found.insert(1, _failures(counted))
     found += cache_metrics.by_model(served, _labels, config.counter_latencies)
     found.append(
         _family(
             "nv_inference_pending_request_count",
             "gauge",
-            "Instantaneous number of pending requests awaiting execution",
+            "Instantaneous number of pending requests awaiting execution per-model.",
             [(_labels(v), len(v.scheduler), "") for v in served],
         )
     )
@@ -98,13 +113,40 @@ def families(
             [(_labels(v), v.load_seconds, "") for v in served],
         )
     )
-    return found + _distributions(served, config, now) + _system(system) + _instances(versions, memory)
+    return (
+        found + _distributions(served, counted, uncached, config, now) + _system(system) + _instances(versions, memory)
+    )
 
 
-def _distributions(versions: list[Version], config: MetricsConfig, now: float) -> list[dict[str, Any]]:
+def _counted(version: Version, uuids: Mapping[str, str]) -> list[tuple[dict[str, str], Statistics]]:
+    """The statistics of a version with their labels: for each GPU that it has instances on, and for what none did."""
+    labels = _labels(version)
+    by_uuid = {_uuid(device, uuids): statistics for device, statistics in version.devices.items() if device}
+    if not by_uuid or "" in by_uuid:
+        return [(labels, version.statistics)]
+    rows = [({**labels, "gpu_uuid": uuid}, statistics) for uuid, statistics in sorted(by_uuid.items())]
+    rest = version.devices[""]
+    is_on_cpu = any(not instance.spec.device for instance in version.instances)
+    return [*rows, (labels, rest)] if is_on_cpu or rest.success.count or rest.fail.count else rows
+
+
+def _uuid(device: str, uuids: Mapping[str, str]) -> str:
+    """The GPU's uuid by its entry in CUDA_VISIBLE_DEVICES: an index, a uuid, or how that begins; "": not known."""
+    if device.isdecimal():
+        return uuids.get(device, "")
+    return next((uuid for uuid in uuids.values() if uuid.startswith(device)), device)
+
+
+def _distributions(
+    versions: list[Version],
+    counted: list[tuple[dict[str, str], Statistics]],
+    uncached: list[tuple[dict[str, str], Statistics]],
+    config: MetricsConfig,
+    now: float,
+) -> list[dict[str, Any]]:
     """Histograms of latencies, beyond Triton always on; Triton's own histogram and summaries when asked for."""
-    kept = [(_labels(v), v.statistics.latencies) for v in versions]
-    executed = [(_labels(v), v.statistics.latencies) for v in versions if not v.is_cached]
+    kept = [(labels, statistics.latencies) for labels, statistics in counted]
+    executed = [(labels, statistics.latencies) for labels, statistics in uncached]
     found = [
         _family(
             f"tidepool_{name}_duration_seconds",
@@ -121,7 +163,7 @@ def _distributions(versions: list[Version], config: MetricsConfig, now: float) -
     first = [(labels, one.first_response) for labels, one in kept if one.first_response is not None]
     found.append(
         _family(
-            "nv_inference_first_response_histogram_ms",
+            FIRST_RESPONSE,
             "histogram",
             "Duration from request to first response in milliseconds",
             [sample for labels, histogram in first for sample in histogram.samples(labels)],
@@ -134,8 +176,7 @@ def _distributions(versions: list[Version], config: MetricsConfig, now: float) -
             if name in one.summaries
             for sample in one.summaries[name].samples(labels, config.summary_quantiles, now)
         ]
-        text = f"Summary of {name.replace('_', ' ')} durations in microseconds (includes cached requests)"
-        found.append(_family(f"nv_inference_{name}_summary_us", "summary", text, samples))
+        found.append(_family(f"nv_inference_{name}_summary_us", "summary", _SUMMARIES[name], samples))
     return found + cache_metrics.summaries(versions, _labels, config.summary_quantiles, now)
 
 
@@ -155,11 +196,11 @@ def _rows(values: Any) -> list[Sample]:
     return [({}, values, "")]
 
 
-def _failures(versions: Iterable[Version]) -> dict[str, Any]:
+def _failures(counted: list[tuple[dict[str, str], Statistics]]) -> dict[str, Any]:
     samples = [
-        ({**_labels(v), "reason": reason}, float(count), "")
-        for v in versions
-        for reason, count in v.statistics.failures.items()
+        ({**labels, "reason": reason}, float(count), "")
+        for labels, statistics in counted
+        for reason, count in statistics.failures.items()
     ]
     return _family(
         "nv_inference_request_failure", "counter", "Number of failed inference requests, all batch sizes", samples
@@ -174,7 +215,7 @@ def _instances(versions: Iterable[Version], memory: dict[int, int]) -> list[dict
     used: list[Sample] = []
     mapped: list[Sample] = []
     for version in versions:
-        for instance in version.instances:
+        for instance in _distinct(version.instances):
             labels = {**_labels(version), "instance": instance.key, "device": instance.spec.device or "cpu"}
             ready.append((labels, float(instance.state is InstanceState.READY), ""))
             if instance.pid in memory:
@@ -191,11 +232,19 @@ def _instances(versions: Iterable[Version], memory: dict[int, int]) -> list[dict
     ]
 
 
+def _distinct(instances: list[Instance]) -> list[Instance]:
+    """One for each name and device: an instance that drains gives way to the one that has its name now."""
+    ranked = sorted(instances, key=lambda i: (i.state is InstanceState.READY, i.state is not InstanceState.DRAINING))
+    return list({(instance.key, instance.spec.device): instance for instance in ranked}.values())
+
+
 def _labels(version: Version) -> dict[str, str]:
     """The model, and the `metric_tags` of its configuration with `_` before their names."""
     tags = version.description.config.get("metric_tags", {})
+    namespace = version.description.namespace
     return {
-        "model": version.model,
+        "model": bare_name(version.model),
+        **({"namespace": namespace} if namespace else {}),
         "version": str(version.number),
         **{f"_{_NO_LABEL.sub('_', tag)}": text for tag, text in tags.items()},
     }

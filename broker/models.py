@@ -41,6 +41,10 @@ class InstanceState(StrEnum):
     FAILED = "failed"
 
 
+COMING = frozenset({InstanceState.STARTING, InstanceState.LOADING})
+"""States of an instance that is on its way to be ready, however long that takes."""
+
+
 class VersionState(StrEnum):
     """Triton's states of a model version."""
 
@@ -127,6 +131,7 @@ class Version:
     reason: str = ""
     instances: list[Instance] = field(default_factory=list)
     statistics: Statistics = field(default_factory=Statistics)
+    devices: dict[str, Statistics] = field(default_factory=dict)  # by GPU; "" is what none did; empty without any
     order: deque[Request] = field(default_factory=deque)  # unanswered, when preserve_ordering
     down_since: float | None = None
     executing: int = 0  # requests at workers
@@ -181,6 +186,11 @@ class Version:
         return False
 
     @property
+    def is_coming(self) -> bool:
+        """An instance is starting or loading: it will be ready, or fail."""
+        return any(instance.state in COMING for instance in self.instances)
+
+    @property
     def fingerprint(self) -> tuple[str, str]:
         """Changes exactly when the workers would have to load something else."""
         return self.description.fingerprint, self.description.version_fingerprints.get(self.number, "")
@@ -205,16 +215,24 @@ class Version:
         )
         self.validator = Validator(self.signature)
 
+    def share(self, worker: str) -> Statistics:
+        """What is counted for the GPU of a worker (`""`: none), in a version that has any."""
+        return self.devices[next((i.spec.device for i in self.instances if worker and i.peer == worker), "")]
+
     def reschedule(self, description: ModelDescription) -> None:
-        """Go on under new scheduling settings; the queue is kept. Raises ConfigError."""
+        """Go on under new scheduling settings; what waits is queued by them. Raises ConfigError."""
         if self.completed:
             description = completion.complete(description, self.completed)
         old = self.description
         if _scheduling(description) != _scheduling(old):
-            queued = self.scheduler.drain()
+            queued = sorted(self.scheduler.drain(), key=lambda request: request.enqueued)
             self.scheduler = make(description)
+            for request in queued:
+                if not request.attempt:
+                    self.scheduler.readmit(request)
             for request in reversed(queued):
-                self.scheduler.requeue(request)
+                if request.attempt:  # a worker died with it: it stays before all others
+                    self.scheduler.requeue(request)
         self.description = description
         self._read_parameters()
 

@@ -1,17 +1,45 @@
-"""The queue of a dynamic batcher: priority levels, each with its policy about length and waiting time. Pure."""
+"""The queue of a dynamic batcher: priority levels, each with its policy about length and waiting time. Pure.
+
+However many wait, one more, one less and the next that times out cost the same: lines are ordered dictionaries, from
+which anybody may leave, and the timeouts are a heap, in which who has left stays until there are too many of those.
+"""
 
 import heapq
 import itertools
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from broker.request import Request
 from broker.tenants import FairQueue
 from configs.description import QueuePolicy, Tenants
 
+_IDLE_EXPIRIES = 64
+"""So many entries of requests that have left are not worth clearing up."""
+
 
 class QueueFull(Exception):
     """The level's `max_queue_size` is reached."""
+
+
+class Line(OrderedDict[Request, None]):
+    """Requests in their order; the methods that a deque has, as far as they are needed."""
+
+    def append(self, request: Request) -> None:
+        """Take a request."""
+        self[request] = None
+
+    def appendleft(self, request: Request) -> None:
+        """Take a request before all others."""
+        self[request] = None
+        self.move_to_end(request, last=False)
+
+    def popleft(self) -> Request:
+        """Take the request that is next."""
+        return self.popitem(last=False)[0]
+
+    def remove(self, request: Request) -> None:
+        """Forget a request that is here."""
+        del self[request]
 
 
 class _Level:
@@ -19,15 +47,15 @@ class _Level:
 
     def __init__(self, policy: QueuePolicy, tenants: Tenants | None) -> None:
         self.policy = policy
-        self.fresh: deque[Request] | FairQueue = deque() if tenants is None else FairQueue(tenants)
-        self.delayed: deque[Request] = deque()
+        self.fresh: Line | FairQueue = Line() if tenants is None else FairQueue(tenants)
+        self.delayed = Line()
 
     def is_full(self, request: Request) -> bool:
         """Whether `max_queue_size` is reached; tenants have a queue each."""
         limit = self.policy.max_queue_size
         if not limit:
             return False
-        return (len(self) if isinstance(self.fresh, deque) else self.fresh.queued(request)) >= limit
+        return (len(self) if isinstance(self.fresh, Line) else self.fresh.queued(request)) >= limit
 
     def __len__(self) -> int:
         return len(self.fresh) + len(self.delayed)
@@ -43,18 +71,27 @@ class PolicyQueue:
         """`policies` by level, 1 the most urgent; without priorities there is one level, 0."""
         self._levels = {level: _Level(policy, tenants) for level, policy in sorted(policies.items())}
         self._default_level = default_level
-        self._first: deque[Request] = deque()  # taken back from a dead worker: before all others
+        self._first = Line()  # taken back from a dead worker: before all others
         self._expiries: list[tuple[float, int, Request]] = []
+        self._most_expiries = _IDLE_EXPIRIES  # before those of requests that have left are cleared up
         self._numbers = itertools.count()
 
     def enqueue(self, request: Request) -> None:
         """Take a request, its timeout running since `request.enqueued`. Raises QueueFull."""
-        level = self._level_of(request)
-        if level.is_full(request):
+        if self._level_of(request).is_full(request):
             raise QueueFull
+        self.readmit(request)
+
+    def readmit(self, request: Request) -> None:
+        """Take a request that has been accepted already: as `enqueue`, but the queue is never full."""
+        level = self._level_of(request)
         level.fresh.append(request)
         timeout = _timeout(level.policy, request)
         if timeout:
+            if len(self._expiries) > self._most_expiries:
+                self._expiries = [entry for entry in self._expiries if self._is_fresh(entry[2])]
+                heapq.heapify(self._expiries)
+                self._most_expiries = _IDLE_EXPIRIES + 2 * len(self._expiries)
             heapq.heappush(self._expiries, (request.enqueued + timeout, next(self._numbers), request))
 
     def requeue(self, request: Request) -> None:
@@ -111,13 +148,13 @@ class PolicyQueue:
 
     def __iter__(self) -> Iterator[Request]:
         """In the order of `popleft`."""
-        return itertools.chain(*self._queues())
+        return itertools.chain.from_iterable(self._queues())
 
     def __len__(self) -> int:
         """Requests in all levels."""
         return len(self._first) + sum(map(len, self._levels.values()))
 
-    def _queues(self) -> Iterator[deque[Request] | FairQueue]:
+    def _queues(self) -> Iterator[Line | FairQueue]:
         yield self._first
         for level in self._levels.values():
             yield level.fresh

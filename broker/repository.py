@@ -41,15 +41,17 @@ from broker.messages import (
     Sample,
     Stop,
     Traced,
+    WatchRepository,
 )
 from broker.trace_export import Exporter
 from broker.transport import Dealer
-from configs import override, trace
+from configs import archive, override, trace
 from configs import server as settings
 from configs.description import ModelDescription
 from configs.errors import ConfigError
 from configs.layout import Models, list_models
 from configs.model import describe
+from configs.namespaces import ambiguity
 from configs.server import ServerConfig
 from configs.tree import Node
 
@@ -80,9 +82,16 @@ class Watcher:
         read = [config.config_path] if config.config_path is not None else []
         self._acted_on: dict[Path, Stamp | None] = {file: stamp(file) for file in read}
         self._seen = dict(self._acted_on)
+        self._at_start = config.load_model  # mode explicit
         self._overridden: set[str] = set()  # models under a load request's configuration
         self._listed: tuple[str, ...] | None = None
         self._error = ""
+
+    def take_over(self, told: WatchRepository) -> None:
+        """Go on where another process has died, whose clients have loaded and unloaded what they wanted."""
+        if not told.is_first:
+            self._at_start = told.models
+            self._overridden = set(told.overridden)
 
     def scan(self, is_first: bool = False) -> list[Message]:
         """Look at the whole repository: all models at the start and in mode poll, else those with an entry."""
@@ -109,7 +118,7 @@ class Watcher:
         """Whether every model is to be served, and those that are by name."""
         config = self._config
         if config.model_control_mode == "explicit":
-            at_start = config.load_model if is_first else ()
+            at_start = self._at_start if is_first else ()
             return at_start == ("*",), {*self._directories, *at_start}
         takes_all = is_first or config.model_control_mode == "poll"
         return takes_all, {*self._directories, *self._entries}
@@ -118,8 +127,11 @@ class Watcher:
         """A client wants a model loaded, from the repository or as the request brings it."""
         name = wanted.model
         try:
-            is_override = bool(wanted.config or wanted.files)
-            messages = self._override(wanted) if is_override else self._load(name)
+            if wanted.archive:
+                messages = self._adopt(name, wanted.archive)
+            else:
+                is_override = bool(wanted.config or wanted.files)
+                messages = self._override(wanted) if is_override else self._load(name)
         except (ConfigError, OSError) as error:
             return [Log("E", f"model '{name}' cannot be loaded: {error}"), ModelConsidered(name, str(error))]
         return [*messages, ModelConsidered(name, "")]
@@ -138,7 +150,7 @@ class Watcher:
     def _load(self, name: str) -> list[Message]:
         directory = self._locate(name)
         self._act_on(directory)
-        description = describe(directory, self._entries.get(name), self._config, self._gpus)
+        description = describe(directory, self._entries.get(name), self._config, self._gpus, name=name)
         self._overridden.discard(name)
         self._directories[name] = directory
         return [*self._load_parts(description, {name}), *self._tell(description)]
@@ -185,6 +197,14 @@ class Watcher:
         self._directories.pop(name, None)
         return [*self._load_parts(description, {name}), *self._tell(description)]
 
+    def _adopt(self, name: str, path: str) -> list[Message]:
+        """Describe a model that lies in an archive, whatever it is called there. Raises ConfigError, OSError."""
+        directory = archive.model_directory(path, self._config.model_repository)
+        description = describe(directory, None, self._config, self._gpus, name=name)
+        self._overridden.add(name)
+        self._directories.pop(name, None)
+        return self._tell(description)
+
     def _unpack(self, name: str, files: Mapping[str, bytes]) -> Path:
         """A model directory of its own for the files of a load request. Raises ConfigError, OSError."""
         directory = Path(tempfile.mkdtemp(dir=self._scratch)) / name
@@ -201,13 +221,17 @@ class Watcher:
         found = self._find()
         if found is None:
             raise ConfigError(self._error)
+        ambiguous = ambiguity(name, found.directories)
+        if ambiguous:
+            raise ConfigError(ambiguous)
         if name not in found.directories:
             raise ConfigError(found.errors.get(name, f"there is no directory '{name}' in the model repository"))
         return found.directories[name]
 
     def _find(self) -> Models | None:
         try:
-            found = list_models(self._config.model_repository, self._entries)
+            config = self._config
+            found = list_models(config.model_repository, self._entries, config.model_namespacing)
         except ConfigError as error:
             self._error = str(error)
             return None
@@ -264,7 +288,7 @@ class Watcher:
         directory = self._directories[name]
         self._act_on(directory)
         try:
-            description = describe(directory, self._entries.get(name), self._config, self._gpus)
+            description = describe(directory, self._entries.get(name), self._config, self._gpus, name=name)
         except ConfigError as error:
             return self._reject(name, str(error))
         is_news = is_news or name in self._rejected or self._described.get(name) != description
@@ -332,6 +356,9 @@ def watch(config: ServerConfig, scratch: Path, wanted: Inbox, out: Inbox) -> Non
 
 def _watch(config: ServerConfig, scratch: Path, wanted: Inbox, out: Inbox) -> None:
     watcher = Watcher(config, visible_gpus(), scratch)
+    told = wanted.get()
+    assert isinstance(told, WatchRepository), "the broker's first message"
+    watcher.take_over(told)
     _put(out, watcher.scan(is_first=True))
     out.put(RepositoryScanned())
     next_poll = time.monotonic() + config.repository_poll_secs
@@ -385,7 +412,7 @@ def serve(place: Place, broker: int, exporter: Exporter, machine: Machine, wante
                     sampled = {pid: memory(pid) for pid in pids}
                     pss = {pid: size for pid, size in sampled.items() if size is not None}
                     outgoing.append(MemorySampled(pss, machine.sample()))
-                case DescribeModel() | ForgetModel() | PathUnused():
+                case WatchRepository() | DescribeModel() | ForgetModel() | PathUnused():
                     wanted.put(message)
                 case Traced(record):
                     exporter.add(record)

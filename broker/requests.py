@@ -24,6 +24,7 @@ from broker.messages import (
     Responded,
     Response,
     Result,
+    TensorsTraced,
 )
 from broker.models import Attempt, Instance, Model, Version, VersionState
 from broker.queue import QueueFull
@@ -34,11 +35,12 @@ from broker.response_cache import ResponseCache
 from broker.runs import Step
 from broker.schedulers import SequenceScheduler
 from broker.schedulers.controls import START
+from broker.tracing import is_delivery_traced
 from broker.validation import Rejected, prefix, restore_shape
 from shm.ref import TensorRef
 
 OUTAGE_SECONDS = 30.0
-"""How long requests wait for a model whose instances have all died; then they are refused."""
+"""How long requests wait for a model whose instances have all died and of which none is coming back."""
 _FINAL = Part.FINAL.value  # flags are compared as integers: this is done for every response
 HUNG = "hung: execution exceeded execution_timeout_ms"
 MAX_KILLS = 3
@@ -76,6 +78,9 @@ class Observer(Protocol):
 
     def answered(self, request: Request, response: Response) -> None:
         """A request has got its final response."""
+
+    def tensors(self, request: Request, message: TensorsTraced) -> None:
+        """A worker tells the tensors of a request."""
 
     def refused(self, infer: Infer, response: Response, now: float) -> None:
         """A request was not accepted."""
@@ -167,7 +172,7 @@ class Requests:
         if infer.endpoint and version.description.decoupled:
             text = f"{infer.endpoint} doesn't support models with decoupled transaction policy"
             raise Rejected(text, ErrorCode.UNSUPPORTED)
-        if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS:
+        if version.down_since is not None and _is_out(version, now):
             raise Rejected(answers.not_ready(version.model, version.number), ErrorCode.UNAVAILABLE)
         return version
 
@@ -226,6 +231,8 @@ class Requests:
         """The cache has the answer."""
         version, message = request.version, request.message
         version.statistics.hit(int((now - message.received) * 1e9), now)
+        if version.devices:
+            version.devices[""].hit(int((now - message.received) * 1e9), now)
         request.ended = now
         number, model = message.request, version.model
         self._respond(request, Response(number, ErrorCode.OK, "", model, version.number, outputs, parameters))
@@ -254,9 +261,8 @@ class Requests:
             return
         try:
             version.scheduler.enqueue(request)
-        except QueueFull:
-            text = f"{prefix(message.request_id)}Exceeds maximum queue size"
-            self._respond(request, _refusal(message, ErrorCode.UNAVAILABLE, text))
+        except (QueueFull, Rejected) as error:
+            self._respond(request, _not_queued(message, error))
             return
         self._touched[version] = None
         if request.caller is not None:
@@ -363,11 +369,14 @@ class Requests:
         del instance.attempts[message.attempt]
         version = instance.version
         instance.busy_since = now
-        if version in self._timed and not any(i.attempts for i in version.instances):
-            self._timed.discard(version)
+        if version in self._timed:
+            self._settle_timed(version)
         instance.executed((done - began) / 1e9)
         batch = sum([request.batch for request in attempt.requests])
-        version.statistics.executed(batch, message.times, int((now + self._observer.epoch_offset) * 1000))
+        epoch_ms = int((now + self._observer.epoch_offset) * 1000)
+        version.statistics.executed(batch, message.times, epoch_ms)
+        if version.devices:
+            version.devices[instance.spec.device].executed(batch, message.times, epoch_ms)
         for index, (request, result) in enumerate(zip(attempt.requests, message.results, strict=True)):
             request.times = message.times
             if request.is_done or (version.sequences is not None and self._goes_on(request, result, now)):
@@ -376,6 +385,11 @@ class Requests:
             if is_silent or not self._deliver(request, result, now):
                 instance.streams[attempt.number, index] = request
         self._touched[version] = None
+
+    def _settle_timed(self, version: Version) -> None:
+        """Look after a version's executions only while there are some."""
+        if not any(instance.attempts for instance in version.instances):
+            self._timed.discard(version)
 
     def responded(self, instance: Instance, message: Responded, now: float) -> None:
         """A model has sent a response by itself, before or after its execute returned."""
@@ -394,6 +408,14 @@ class Requests:
         if self._deliver(request, message.result, now):
             instance.streams.pop(key, None)
 
+    def tensors(self, instance: Instance, message: TensorsTraced) -> None:
+        """A worker tells the tensors of a request that is traced."""
+        attempt = instance.attempts.get(message.attempt)
+        if attempt is not None and 0 <= message.item < len(attempt.requests):
+            self._observer.tensors(attempt.requests[message.item], message)
+        elif (message.attempt, message.item) in instance.streams:
+            self._observer.tensors(instance.streams[message.attempt, message.item], message)
+
     def worker_lost(self, instance: Instance, death: Death, now: float) -> None:
         """A worker is dead (its process is gone): what it held is retried or answered."""
         attempts = sorted(instance.attempts.values(), key=lambda a: a.number)
@@ -401,6 +423,7 @@ class Requests:
         streams = list(instance.streams.values())
         instance.attempts.clear()
         instance.streams.clear()
+        self._settle_timed(instance.version)
         again: list[Request] = []
         for request in held:
             if request.is_orphan or request.is_cancelled:
@@ -506,10 +529,14 @@ class Requests:
         for themselves since instances have gone.
         """
         for version in [version for model in self._models.values() for version in model.all_versions()]:
-            if version.down_since is not None and now - version.down_since > OUTAGE_SECONDS and version.scheduler:
-                self.give_up(version, answers.not_ready(version.model, version.number), now)
+            self.refuse_outage(version, now)
             for call in [call for instance in version.instances for call in instance.calls]:
                 self._refuse_deadlock(call, now)
+
+    def refuse_outage(self, version: Version, now: float) -> None:
+        """Refuse what waits for a version that is out; called when an instance has failed to come back."""
+        if version.scheduler and _is_out(version, now):
+            self.give_up(version, answers.not_ready(version.model, version.number), now)
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do."""
@@ -594,6 +621,8 @@ class Requests:
         request.ended = now
         if not request.responses:
             version.statistics.latencies.responded(now - request.message.received)
+            if version.devices:
+                version.share(request.worker).latencies.responded(now - request.message.received)
         response = Response(
             request.message.request,
             ErrorCode.OK,
@@ -608,6 +637,8 @@ class Requests:
             queued = max(0, request.times[0] - int(request.enqueued * 1e9))
             total = int((now - request.message.received) * 1e9)
             version.statistics.succeeded(request.batch, total, queued, request.times, now)
+            if version.devices:
+                version.share(request.worker).succeeded(request.batch, total, queued, request.times, now)
             self._respond(request, response)
             return True
         request.responses += 1
@@ -626,7 +657,10 @@ class Requests:
 
     def _fail(self, request: Request, code: ErrorCode, error: str, reason: str, now: float) -> None:
         request.ended = now
-        request.version.statistics.failed(reason, int((now - request.message.received) * 1e9))
+        total = int((now - request.message.received) * 1e9)
+        request.version.statistics.failed(reason, total)
+        if request.version.devices:
+            request.version.share(request.worker).failed(reason, total)
         self._respond(request, _refusal(request.message, code, error))
 
     def _leave_worker(self, request: Request) -> None:
@@ -653,6 +687,8 @@ class Requests:
             request.caller.calls.discard(request)
         if request.client_regions:
             self._release(request.client_regions)
+        if request.trace is not None and is_delivery_traced(request):
+            response = response._replace(part=response.part | Part.TRACED)
         if request.trace is not None or self._observer.logs_access:
             self._observer.answered(request, response)
         if request.step is not None:
@@ -679,6 +715,11 @@ class Requests:
             return request.kills <= MAX_KILLS
         request.crashes += 1
         return request.crashes == 1
+
+
+def _is_out(version: Version, now: float) -> bool:
+    """No instance has been alive for long, and none is coming."""
+    return version.down_since is not None and now - version.down_since > OUTAGE_SECONDS and not version.is_coming
 
 
 def _refusal(infer: Infer, code: ErrorCode, error: str) -> Response:

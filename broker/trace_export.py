@@ -25,15 +25,21 @@ _FAILED = 2  # a span's status
 
 
 def triton_events(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """A record as the objects of Triton's trace file."""
-    header = {"id": record["id"], "model_name": record["model_name"], "model_version": record["model_version"]}
+    """A record as the objects of Triton's trace file: time stamps after a header, and tensors."""
+    number = record["id"]
+    tensors = [
+        {"id": number, "activity": activity, "tensor": {"name": name, "data": data, "shape": shape, "dtype": dtype}}
+        for activity, name, data, shape, dtype in record.get("tensors", ())
+    ]
+    if "TIMESTAMPS" not in record["levels"]:
+        return tensors
+    header = {"id": number, "model_name": record["model_name"], "model_version": record["model_version"]}
     if record["request_id"]:
         header["request_id"] = record["request_id"]
     if "parent_id" in record:
         header["parent_id"] = record["parent_id"]
-    return [header] + [
-        {"id": record["id"], "timestamps": [{"name": name, "ns": ns}]} for name, ns in record["timestamps"]
-    ]
+    stamps = [{"id": number, "timestamps": [{"name": name, "ns": ns}]} for name, ns in record["timestamps"]]
+    return [header, *stamps, *tensors]
 
 
 def otlp_spans(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -57,7 +63,7 @@ def otlp_spans(record: dict[str, Any]) -> list[dict[str, Any]]:
     status = {"status": {"code": _FAILED, "message": record["error"]}} if record["error"] else {}
     spans = []
     if receiving:
-        times = receiving[0]["timeUnixNano"], end
+        times = receiving[0]["timeUnixNano"], max(end, receiving[-1]["timeUnixNano"])
         spans.append(_span(record, "request", parent, times, receiving, name="InferRequest", kind=_SERVER, **status))
         parent = record["spans"]["request"]
     model = {"name": record["model_name"], "attributes": _attributes(attributes), **status}

@@ -11,7 +11,7 @@ from typing import Any
 from broker.messages import ErrorCode, UpdateTraceSettings
 from broker.request import Request
 from broker.validation import Rejected
-from configs.trace import LEVELS, TraceConfig
+from configs.trace import TraceConfig, chosen
 
 _COUNTED = {"trace_rate": 0, "trace_count": -1, "log_frequency": 0}
 """Settings that are integers, and the least that they may be."""
@@ -30,7 +30,7 @@ class Tracing:
         """`seed` makes the ids of OpenTelemetry spans."""
         self._config = config
         self._start = {
-            "trace_level": [config.level],
+            "trace_level": [*config.levels],
             "trace_rate": [str(config.rate)],
             "trace_count": [str(config.count)],
             "log_frequency": [str(config.log_frequency)],
@@ -105,7 +105,7 @@ class Tracing:
 
     def begin(self, model: str, traceparent: str) -> dict[str, Any] | None:
         """Whether a request is traced: the beginning of its record, or None."""
-        if self._config.level == "OFF" and not self._changed:
+        if self._config.levels == ("OFF",) and not self._changed:
             return None
         settings = self._in_force(model)
         if settings["trace_level"] == ["OFF"]:
@@ -116,7 +116,10 @@ class Tracing:
         if parent is None and not self._sample(scope, settings):
             return None
         self._numbers += 1
-        record: dict[str, Any] = {"id": self._numbers, "is_last": self._left.get(scope) == 0}
+        levels = settings["trace_level"]
+        record: dict[str, Any] = {"id": self._numbers, "is_last": self._left.get(scope) == 0, "levels": levels}
+        if "TENSORS" in levels and not is_otel:
+            record["tensors"] = []
         if is_otel:
             record["trace"] = parent[1] if parent else f"{self._random.getrandbits(128):032x}"
             record["parent_span"] = parent[2] if parent else ""
@@ -126,7 +129,9 @@ class Tracing:
     def begin_step(self, parent: dict[str, Any]) -> dict[str, Any]:
         """The beginning of the record of a step: it is traced when its ensemble is."""
         self._numbers += 1
-        record: dict[str, Any] = {"id": self._numbers, "parent_id": parent["id"], "is_last": False}
+        record = {"id": self._numbers, "parent_id": parent["id"], "is_last": False, "levels": parent["levels"]}
+        if "tensors" in parent:
+            record["tensors"] = []
         if "trace" in parent:
             record |= {"trace": parent["trace"], "parent_span": parent["spans"]["model"], "spans": self._spans()}
         return record
@@ -152,6 +157,18 @@ class Tracing:
         return True
 
 
+def protocol_of(peer: str) -> str:
+    """How the time stamps of a frontend begin."""
+    return "GRPC" if peer.startswith("g") else "HTTP"
+
+
+def is_delivery_traced(request: Request) -> bool:
+    """Whether a frontend is to say when it has sent the last response of a request."""
+    is_gone = request.is_orphan or request.is_cancelled
+    is_inner = request.caller is not None or request.step is not None
+    return request.trace is not None and not is_inner and not is_gone
+
+
 def finish(record: dict[str, Any], request: Request, error: str, epoch_offset: float) -> dict[str, Any]:
     """The whole record of an answered request; `error` is `""` for a success.
 
@@ -163,7 +180,7 @@ def finish(record: dict[str, Any], request: Request, error: str, epoch_offset: f
     start, input_end, output_start, done = request.times
     stamps = [("REQUEST_START", accepted), ("QUEUE_START", accepted)]
     if request.caller is None and request.step is None:  # else no frontend has received anything
-        receive = "GRPC_WAITREAD" if request.peer.startswith("g") else "HTTP_RECV"
+        receive = "GRPC_WAITREAD" if protocol_of(request.peer) == "GRPC" else "HTTP_RECV"
         stamps = [(f"{receive}_START", int(message.received * 1e9)), (f"{receive}_END", accepted), *stamps]
     if start and request.version.graph is None:
         stamps += [
@@ -188,9 +205,7 @@ def _level(value: list[str]) -> list[str]:
     """Known levels; unknown names are skipped, as Triton does. Raises Rejected."""
     if "OFF" in value and len(value) > 1:
         raise Rejected("Expect only one trace level 'OFF' is specified")
-    if "TENSORS" in value:
-        raise Rejected("trace level 'TENSORS' is not supported: tensors do not pass through the process that traces")
-    return [name for name in value if name in LEVELS] or ["OFF"]
+    return [*chosen(value)]
 
 
 def _number(name: str, value: list[str]) -> list[str]:

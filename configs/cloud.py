@@ -1,4 +1,4 @@
-"""Settings of the endpoints for cloud platforms: what Vertex AI says in the environment, and what cannot be."""
+"""Settings of the endpoints for cloud platforms: what these say in the environment, and what cannot be."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,14 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if environ.get("AIP_MODE") == "PREDICTION":
         found |= {"allow_vertex_ai": True, "allow_http": False, "allow_grpc": False}
-    port = environ.get("AIP_HTTP_PORT", "")
-    if port:
-        if not port.isdecimal() or int(port) > 65535:
-            raise ValueError(f"AIP_HTTP_PORT is '{port}', which is no port")
-        found["vertex_ai_port"] = int(port)
+    for name, setting in (("AIP_HTTP_PORT", "vertex_ai_port"), ("SAGEMAKER_BIND_TO_PORT", "sagemaker_port")):
+        port = environ.get(name, "")
+        if port:
+            if not port.isdecimal() or int(port) > 65535:
+                raise ValueError(f"{name} is '{port}', which is no port")
+            found[setting] = int(port)
+    if environ.get("SAGEMAKER_SAFE_PORT_RANGE"):
+        found["sagemaker_safe_port_range"] = environ["SAGEMAKER_SAFE_PORT_RANGE"]
     return found
 
 

@@ -142,6 +142,7 @@ class ModelDescription:
     tenants: Tenants | None = None
     steps: tuple[EnsembleStep, ...] = ()  # of an ensemble, which has no instances
     sequence_batching: SequenceBatching | None = None
+    namespace: str = ""  # its repository, under model_namespacing
 
     def to_wire(self) -> dict[str, Any]:
         """Plain data for msgpack."""

@@ -28,23 +28,16 @@ def _refused(name: str, kind: type[Scalar], why: str, *harmless: Scalar, repeate
 
 _THREADS = "Workers and frontends are processes, there is no such thread pool."
 _GPU_MEMORY = "Frameworks allocate GPU and pinned memory themselves, in each worker."
-_TRACING = "Use --trace-config."
 
 FOREIGN: tuple[Foreign, ...] = (
     _inert("model_load_thread_count", int, "Every worker loads in its own process, all at once."),
     _inert("model_load_retry_count", int, "A worker that fails to load is restarted with growing pauses.", 0),
-    _refused("model_namespacing", bool, "Model namespaces are not built yet.", False),
     _inert("min_supported_compute_capability", float, "The compute capability of GPUs is not looked at."),
     _inert("enable_peer_access", bool, "GPU workers do not exchange tensors directly.", True),
     _inert("http_thread_count", int, _THREADS + " See --http-frontends."),
     _inert("grpc_infer_thread_count", int, _THREADS + " See --grpc-frontends."),
     _inert("grpc_infer_allocation_pool_size", int, "Request objects are not pooled."),
     _inert("grpc_max_response_pool_size", int, "Response objects are not pooled."),
-    _inert("trace_file", str, _TRACING, ""),
-    _inert("trace_level", str, _TRACING, "OFF", repeated=True),
-    _inert("trace_rate", int, _TRACING),
-    _inert("trace_count", int, _TRACING),
-    _inert("trace_log_frequency", int, _TRACING),
     _inert("backend_directory", str, "Backends are part of the server, no library is loaded."),
     _inert("repoagent_directory", str, "Repository agents are not built yet; a model that names one is refused."),
     _inert("cache_directory", str, "Caches are part of the server, no library is loaded."),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from configs.errors import ConfigError, one_line
+from configs.namespaces import identifier
 from configs.tree import Node
 
 NOT_VERSIONS = {"warmup", "initial_state", "configs", "__pycache__"}
@@ -24,16 +25,20 @@ class Models(NamedTuple):
     errors: dict[str, str]
 
 
-def list_models(repositories: Sequence[Path], entries: Mapping[str, Node] | None = None) -> Models:
+def list_models(
+    repositories: Sequence[Path], entries: Mapping[str, Node] | None = None, with_namespaces: bool = False
+) -> Models:
     """The models of all repositories; files and hidden directories are none.
 
-    A name in two repositories, and an entry of model_config_list without a directory, are errors of that model.
-    Raises ConfigError when a repository cannot be read.
+    A name in two repositories (unless these are namespaces), and an entry of model_config_list without a directory,
+    are errors of that model. Raises ConfigError when a repository cannot be read.
     """
     found: dict[str, list[Path]] = {}
     for repository in repositories:
         for directory in _directories(repository):
             found.setdefault(directory.name, []).append(directory)
+    if with_namespaces:
+        found = {name: [path] for each in found.values() for name, path in _identified(each)}
     errors = {
         name: "model appears in two or more repositories: " + ", ".join(map(str, paths))
         for name, paths in found.items()
@@ -46,6 +51,12 @@ def list_models(repositories: Sequence[Path], entries: Mapping[str, Node] | None
             errors[name] = f"{entry.at('name')}: there is no directory '{name}' in the model repository {searched}"
     directories = {n: paths[0] for n, paths in found.items() if len(paths) == 1 and _is_utf8(n)}
     return Models(directories, errors)
+
+
+def _identified(directories: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """The directories of one name with what their models are called."""
+    for path in directories:
+        yield path.name if len(directories) == 1 else identifier(path.parent, path.name), path
 
 
 def version_directories(directory: Path) -> tuple[dict[int, Path], list[str]]:

@@ -1,7 +1,8 @@
 """`metrics_config`: which kinds of latency metrics there are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from configs.errors import nearest
 
@@ -25,7 +26,9 @@ def parse(settings: Iterable[str]) -> MetricsConfig:
     values["summary_quantiles"] = _QUANTILES
     for text in settings:
         key, equals, value = text.partition("=")
-        if not equals or key not in values:
+        if not equals:
+            raise ValueError(f"--metrics-config option format is <setting>=<value>. Got {text}")
+        if key not in values:
             raise ValueError(
                 f"'{text}': write <key>=<value> with one of {', '.join(_KEYS)}{nearest(key, _KEYS, limit=0)}"
             )
@@ -43,8 +46,18 @@ def parse(settings: Iterable[str]) -> MetricsConfig:
         _switch(values, "counter_latencies"),
         _switch(values, "histogram_latencies"),
         _switch(values, "summary_latencies"),
-        tuple(quantiles),
+        tuple(dict.fromkeys(quantiles)),
     )
+
+
+def buckets(form: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """The boundaries that a model wants for its histograms, by the family's name; `form` is its configuration."""
+    controls = form.get("model_metrics", {}).get("metric_control", [])
+    return {
+        control["metric_identifier"]["family"]: tuple(control["histogram_options"]["buckets"])
+        for control in controls
+        if "metric_identifier" in control and "histogram_options" in control
+    }
 
 
 def _switch(values: dict[str, str], key: str) -> bool:

@@ -25,6 +25,7 @@ from configs.autocomplete import Kind
 from configs.backend_settings import BACKENDS
 from configs.description import DynamicBatching, ModelDescription, QueuePolicy, TensorSpec
 from configs.errors import ConfigError, nearest, one_line
+from configs.namespaces import bare_name
 from configs.proto.schema import message
 from configs.settings import ServerConfig
 from configs.tree import Node, Position, as_json, merge
@@ -35,23 +36,30 @@ _FOR_THE_SCHEDULER = ("dynamic_batching", "instance_group", "version_policy")
 
 
 def describe(
-    directory: Path, entry: Node | None, server: ServerConfig, gpus: Sequence[str], override: Node | None = None
+    directory: Path,
+    entry: Node | None,
+    server: ServerConfig,
+    gpus: Sequence[str],
+    override: Node | None = None,
+    name: str = "",
 ) -> ModelDescription:
     """Everything the server needs to know about the model in `directory`; reads nothing outside it.
 
     `entry` is the model's entry in the server's model_config_list: its fields win over config.pbtxt, each as a whole
     (also repeated, map and message fields). `gpus` are the devices that the server may use, as entries of
-    CUDA_VISIBLE_DEVICES. `override` (from a load request) replaces config.pbtxt and entry. Raises ConfigError.
+    CUDA_VISIBLE_DEVICES. `override` (from a load request) replaces config.pbtxt and entry. The model is served under
+    `name`, else under that of its directory. Raises ConfigError.
     """
     try:
         config = _read(directory, entry, server) if override is None else _named(override, directory)
-        return _describe(directory, config, server, gpus)
+        described = _describe(directory, bare_name(name) or directory.name, config, server, gpus)
+        namespace = str(directory.parent) if server.model_namespacing else ""
+        return replace(described, name=name or directory.name, namespace=namespace)
     except OSError as error:
         raise ConfigError(f"{error.filename or directory}: cannot be read: {error.strerror or error}") from error
 
 
-def _describe(directory: Path, config: Node, server: ServerConfig, gpus: Sequence[str]) -> ModelDescription:
-    name = directory.name
+def _describe(directory: Path, name: str, config: Node, server: ServerConfig, gpus: Sequence[str]) -> ModelDescription:
     versions, warnings = layout.version_directories(directory)
     warnings += cache.hint(config, name, server.cache)
     _raise_any([*(what.refusal(name) for what in unbuilt.refused(config)), *ensemble.problems(config, name)])

@@ -34,6 +34,7 @@ class Option:
     aliases: tuple[str, ...] = ()  # other names with the same meaning
     in_file: bool = True
     takes_value: bool = True
+    needs_text: bool = False  # its flag is not without one
 
     @property
     def flag(self) -> str:
@@ -44,29 +45,33 @@ class Option:
         if self.kind is bool:
             return _boolean(text)
         if self.kind is str:
+            if not text and self.needs_text:
+                raise ValueError(f"Error: empty argument for {self.flag}")
             return text
         if self.kind is int:
             if text.lower() == "true" and self.true_is_one:
                 return 1
             if not re.fullmatch(r"[+-]?[0-9]{1,19}", text):
-                raise ValueError(f"'{text}' is not an integer")
+                raise ValueError(f"Invalid option value. Got {text}, which is no integer")
             return int(text)
         try:
             return float(text)
         except ValueError:
-            raise ValueError(f"'{text}' is not a number") from None
+            raise ValueError(f"Invalid option value. Got {text}, which is no number") from None
 
     def check(self, value: Scalar) -> None:
         """Raises ValueError when the value is of the right kind but not allowed."""
         if value in self.unbuilt:
             raise ValueError(f"'{value}' is not built yet, choose one of {', '.join(self.choices)}")
         if self.choices and value not in self.choices:
-            raise ValueError(f"'{value}' is none of {', '.join(self.choices)}")
+            raise ValueError(f"invalid argument for {self.flag}: '{value}' is none of {', '.join(self.choices)}")
         if isinstance(value, str):
             if "\0" in value:
                 raise ValueError("a null byte is not allowed")
             return
         below = self.low is not None and not value >= self.low
+        if below and self.low == 1:
+            raise ValueError(f"Error: {self.flag} must be greater than 0. Got {value}")
         if below or (self.high is not None and value > self.high):
             bounds = f"{self.low} or more" if self.high is None else f"{self.low} to {self.high}"
             raise ValueError(f"{value} is not allowed, must be {bounds}")
@@ -114,7 +119,7 @@ def parse_flags(argv: Sequence[str], options: Iterable[Option]) -> Given:
         if not word.startswith("--"):
             given.errors.append(f"Unexpected argument: {word}")
         elif option is None:
-            given.errors.append(f'Bad option: "{flag}"{nearest(flag, known)}')
+            given.errors.append(f'Bad option: "{flag}".{nearest(flag, known)[1:]}')
         elif not option.takes_value:
             given.texts.setdefault(option.name, []).append(text or "true")
         elif not equals and not rest:

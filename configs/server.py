@@ -10,6 +10,7 @@ from typing import Any
 
 from configs import backend_settings, cache, cloud, metrics_config, pbtxt, rate_limit, restricted, settings, trace
 from configs.backend_settings import BackendSettings
+from configs.deprecated import TRACE_FLAGS, as_trace_config
 from configs.errors import ConfigError
 from configs.foreign import FOREIGN
 from configs.options import Given, Option, flag_of, parse_flags
@@ -119,6 +120,7 @@ class _Load:
         values["model_repository"] = self._repositories()
         values["load_model"] = self._load_models(values.get("model_control_mode", ServerConfig.model_control_mode))
         values |= {name: self._all(name) for name in WITH_SYNTAX}
+        values["trace_config"] = as_trace_config(self._older_traces(), values["trace_config"])
         self._errors += self._problems_of(values)
         values["backend_config"] = self._backend_config()
         values["entries"] = _entries(self._file, self._errors)
@@ -132,6 +134,12 @@ class _Load:
         if self._errors:
             raise ConfigError(*self._errors)
         return config
+
+    def _older_traces(self) -> dict[str, list[Any]]:
+        """What older flags say about traces."""
+        found = {option.name: self._read(option) for option in TRACE_FLAGS}
+        self._warnings += [f"{read[-1][0]} is deprecated, use --trace-config" for read in found.values() if read]
+        return {name: [value for _, value in read] for name, read in found.items()}
 
     def _environment(self) -> dict[str, Any]:
         try:
@@ -147,7 +155,7 @@ class _Load:
             try:
                 option.check(value)
             except ValueError as error:
-                self._errors.append(f"{where}: {error}")
+                self._errors.append(str(error) if where in str(error) else f"{where}: {error}")
             else:
                 values.append((where, value))
         return values
@@ -157,7 +165,7 @@ class _Load:
             try:
                 yield option.flag, option.read(text)
             except ValueError as error:
-                self._errors.append(f"{option.flag}: {error}")
+                self._errors.append(str(error) if option.flag in str(error) else f"{option.flag}: {error}")
 
     def _from_file(self, option: Option) -> Iterator[tuple[str, Any]]:
         for name in (option.name, *option.aliases):

@@ -9,6 +9,7 @@ from typing import Any
 from configs import backend_settings, cache
 from configs.backend_settings import BackendSettings
 from configs.cache import CacheConfig
+from configs.deprecated import TRACE_FLAGS
 from configs.foreign import FOREIGN
 from configs.options import Option, declared, help_lines, setting
 from configs.tree import Node
@@ -65,8 +66,14 @@ class ServerConfig:
         (), "Model to load at the start in mode explicit; '*' is all.", form="MODEL"
     )
     repository_poll_secs: int = _repository(15, "Seconds between two reads in mode poll.", low=1, high=_LARGE)
+    model_namespacing: bool = _repository(
+        False, "Repositories are namespaces: models of the same name in several of them are all loaded."
+    )
     model_config_name: str = _repository(
-        "", "Read MODEL/configs/NAME.pbtxt instead of MODEL/config.pbtxt where it exists.", form="NAME"
+        "",
+        "Read MODEL/configs/NAME.pbtxt instead of MODEL/config.pbtxt where it exists.",
+        form="NAME",
+        needs_text=True,
     )
     disable_auto_complete_config: bool = _repository(
         False, "Every model needs a complete configuration; nothing is inferred.", takes_value=False
@@ -149,8 +156,8 @@ class ServerConfig:
     trace_config: tuple[str, ...] = setting(
         "Trace",
         (),
-        "level=OFF|TIMESTAMPS, rate=N, count=N, mode=triton|opentelemetry, triton,file=PATH, triton,log-frequency=N, "
-        "opentelemetry,url=URL, opentelemetry,resource=KEY=VALUE.",
+        "level=OFF|TIMESTAMPS|TENSORS, rate=N, count=N, mode=triton|opentelemetry, triton,file=PATH, "
+        "triton,log-frequency=N, opentelemetry,url=URL, opentelemetry,resource=KEY=VALUE.",
         form="[MODE,]SETTING=VALUE",
     )
 
@@ -177,9 +184,15 @@ class ServerConfig:
         2000.0, "Milliseconds between two samples of GPU, CPU and memory metrics.", low=1, high=_LARGE
     )
 
-    allow_sagemaker: bool = _cloud(False, "Serve SageMaker's /ping and /invocations, on the HTTP address.")
-    sagemaker_port: int = _port(_cloud)(8080, "Port to serve SageMaker on; 0 takes a free one.")
-    sagemaker_safe_port_range: str = _cloud("", "Ports that all other endpoints have to be in.", form="FIRST-LAST")
+    allow_sagemaker: bool = _cloud(False, "Serve SageMaker's /ping, /invocations and /models, on the HTTP address.")
+    sagemaker_port: int = _port(_cloud)(
+        8080, "Port to serve SageMaker on; 0 takes a free one. SAGEMAKER_BIND_TO_PORT is another default."
+    )
+    sagemaker_safe_port_range: str = _cloud(
+        "",
+        "Ports that all other endpoints have to be in. SAGEMAKER_SAFE_PORT_RANGE is another default.",
+        form="FIRST-LAST",
+    )
     allow_vertex_ai: bool = _cloud(
         False,
         "Serve Vertex AI's routes, which AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE name, on the HTTP address. With "
@@ -224,7 +237,16 @@ HELP = Option("help", bool, "Print this and exit.", _SERVER, in_file=False, take
 VERSION = Option("version", bool, "Print the version and exit.", _SERVER, in_file=False, takes_value=False)
 
 SETTINGS = declared(ServerConfig)
-OPTIONS = (*SETTINGS, CONFIG, BACKEND_CONFIG, STRICT, HELP, VERSION, *(foreign.option for foreign in FOREIGN))
+OPTIONS = (
+    *SETTINGS,
+    CONFIG,
+    BACKEND_CONFIG,
+    STRICT,
+    HELP,
+    VERSION,
+    *TRACE_FLAGS,
+    *(foreign.option for foreign in FOREIGN),
+)
 
 
 def help_text() -> str:

@@ -1,9 +1,9 @@
 """`trace_config`: what is traced from the start, and where traces go."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-LEVELS = ("OFF", "TIMESTAMPS")
+LEVELS = ("OFF", "TIMESTAMPS", "TENSORS")
 MODES = ("triton", "opentelemetry")
 _OLD_LEVELS = {"MIN": "TIMESTAMPS", "MAX": "TIMESTAMPS", "TRUE": "TIMESTAMPS", "FALSE": "OFF"}
 _DEFAULT_URL = "http://localhost:4318/v1/traces"
@@ -17,7 +17,7 @@ class TraceConfig:
     `max_queue` are kept.
     """
 
-    level: str = "OFF"
+    levels: tuple[str, ...] = ("OFF",)
     rate: int = 1000
     count: int = -1
     mode: str = "triton"
@@ -34,6 +34,7 @@ def parse(settings: Iterable[str]) -> TraceConfig:
     """Read `<setting>=<value>` and `<mode>,<setting>=<value>`, each any number of times. Raises ValueError."""
     values: dict[str, str] = {}
     resource: dict[str, str] = {}
+    levels: list[str] = []
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals:
@@ -43,14 +44,15 @@ def parse(settings: Iterable[str]) -> TraceConfig:
             if not equals or not attribute:
                 raise ValueError(f"'{text}': write opentelemetry,resource=<key>=<value>")
             resource[attribute] = content
+        elif name == "level":
+            levels.append(_one_of("level", _OLD_LEVELS.get(value.upper(), value.upper()), LEVELS))
         elif name in _NAMES:
             values[_NAMES[name]] = value
         else:
-            known = ", ".join((*_NAMES, "opentelemetry,resource"))
+            known = ", ".join(("level", *_NAMES, "opentelemetry,resource"))
             raise ValueError(f"'{text}': unknown trace setting '{name}', there are: {known}")
-    level = values.get("level", "OFF").upper()
     config = TraceConfig(
-        level=_one_of("level", _OLD_LEVELS.get(level, level), LEVELS),
+        levels=chosen(levels),
         mode=_one_of("mode", values.get("mode", "triton"), MODES),
         file=values.get("file", ""),
         url=values.get("url", _DEFAULT_URL),
@@ -59,13 +61,17 @@ def parse(settings: Iterable[str]) -> TraceConfig:
     )
     if not config.url.startswith(("http://", "https://")):
         raise ValueError(f"the collector's url must begin with http:// or https://, not '{config.url}'")
-    if config.level != "OFF" and config.mode == "triton" and not config.file:
+    if config.levels != ("OFF",) and config.mode == "triton" and not config.file:
         raise ValueError("tracing in mode triton needs a file: --trace-config triton,file=PATH")
     return config
 
 
+def chosen(levels: Collection[str]) -> tuple[str, ...]:
+    """The known ones of these levels that trace something, else OFF."""
+    return tuple(level for level in LEVELS if level in levels and level != "OFF") or ("OFF",)
+
+
 _NAMES = {
-    "level": "level",
     "rate": "rate",
     "count": "count",
     "mode": "mode",

@@ -29,7 +29,7 @@ _REFUSED = (
     "model_operations",
     "model_repository_agents",
 )
-_HINTS = ("optimization", "model_metrics")
+_HINTS = ("optimization",)
 _HINTS_OF_ENSEMBLES = ("max_inflight_requests",)
 _REFUSED_OF_GROUPS = ("passive", "secondary_devices")
 _HINTS_OF_GROUPS = ("host_policy",)

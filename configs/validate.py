@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from configs import sequences
 from configs.tree import Node
@@ -24,6 +24,17 @@ def problems(config: Node, model: str) -> Iterator[str]:
     if batching is not None:
         yield from _batching_problems(batching, config.get("max_batch_size"), model)
     yield from sequences.problems(config, model)
+    metrics: Node | None = config.get("model_metrics")
+    if metrics is not None:
+        yield from _metrics_problems(metrics, model)
+
+
+def _metrics_problems(metrics: Node, model: str) -> Iterator[str]:
+    for control in metrics.get("metric_control"):
+        options: Node | None = control.get("histogram_options")
+        buckets: Sequence[float] = options.get("buckets") if options is not None else ()
+        if options is not None and any(not low < high for low, high in pairwise(buckets)):
+            yield f"{options.at('buckets')}: 'buckets' of 'model_metrics' must ascend for {model}"
 
 
 def _tensor_problems(tensor: Node, max_batch_size: int) -> Iterator[tuple[object, str]]:

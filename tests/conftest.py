@@ -1,6 +1,7 @@
 """What all tests share: servers that are stopped and checked, and their logs in the report of a failed test."""
 
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,9 +13,16 @@ from hypothesis import settings
 from tests.support.server import Server, running
 
 # The gate tries the same examples each time, within a bounded time; HYPOTHESIS_PROFILE=search looks for new ones.
-settings.register_profile("gate", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("gate", deadline=None, derandomize=True, max_examples=30)
 settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+
+
+ROOT = Path(__file__).parent.parent
+if sys.dont_write_bytecode:  # each of the many processes would compile all that it imports
+    sys.dont_write_bytecode = False
+    del os.environ["PYTHONDONTWRITEBYTECODE"]
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "bytecode")
 
 
 @pytest.fixture

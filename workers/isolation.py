@@ -4,9 +4,9 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 OWN_NAMES = frozenset({"broker", "configs", "frontends", "shm", "workers"})
 _OWN_DIRECTORY = Path(__file__).resolve().parent.parent
@@ -28,6 +28,14 @@ class _UserFirst(MetaPathFinder):
         if spec is None:
             raise ModuleNotFoundError(f"No module named '{fullname}'", name=fullname)
         return spec
+
+
+class _Fresh(SourceFileLoader):
+    """Compiles the source each time: Python tells what it has compiled before only by whole seconds and the size."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the file as it is now."""
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def make_room(directories: list[str]) -> None:
@@ -56,10 +64,10 @@ def import_file(path: Path, package: str) -> ModuleType:
 
 
 def _execute(name: str, path: Path, search: list[str] | None) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
+    loader = _Fresh(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader, submodule_search_locations=search)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     return module

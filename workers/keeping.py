@@ -9,7 +9,6 @@ from shm.arena import INLINE, Arena, ArenaFull, ArenaSettings, Block, inline
 from shm.ref import TensorRef
 from shm.region import free_bytes
 from workers.outcome import Again, Outcome, Output, Response
-from workers.outputs import requested
 
 MEBIBYTE = 1 << 20
 SPARED = 0.3
@@ -19,8 +18,17 @@ SPARED = 0.3
 class Keeping:
     """The one owner of the cached copies; the main thread keeps, any thread may forget."""
 
-    def __init__(self, names: Iterator[str], send: Callable[[Message], None]) -> None:
-        """There is no memory before the first copy that needs some; `names` are of its regions."""
+    def __init__(
+        self,
+        names: Iterator[str],
+        send: Callable[[Message], None],
+        requested: Callable[[Item, Response], list[Output]],
+    ) -> None:
+        """There is no memory before the first copy that needs some; `names` are of its regions.
+
+        `requested` chooses the outputs of a response that are for its request.
+        """
+        self._requested = requested
         self._names = names
         self._send = send
         self._arena: Arena | None = None
@@ -38,7 +46,7 @@ class Keeping:
         for index in wanted.items if wanted is not None else ():
             outcome = outcomes[index]
             if wanted is not None and isinstance(outcome, Response):
-                outputs = requested(items[index], outcome)
+                outputs = self._requested(items[index], outcome)
                 if sum(len(output.data) for output in outputs) <= wanted.limit:
                     self._copy(attempt, index, outputs, outcome)
 

@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from broker.child import Place
@@ -38,6 +38,7 @@ class Outputs:
         self._arena: Arena | None = None
         self._model = ""
         self.names = map(partial(name_for, place.server, place.token), itertools.count())
+        self._declared: frozenset[str] = frozenset()
         self._gone = {NOBODY}  # readers that are dead, and those that never were
         self._lock = threading.Lock()
 
@@ -59,13 +60,17 @@ class Outputs:
             ) from None
         self._arena = arena
 
+    def declare(self, names: Iterable[str]) -> None:
+        """The model's outputs: what else it answers is left out. Without any name, nothing is."""
+        self._declared = frozenset(names)
+
     def result(self, item: Item, outcome: Outcome, part: Part = COMPLETE) -> Result:
         """Put a response's outputs where its client can read them. What fails becomes the request's error."""
         if isinstance(outcome, MalformedInput):
             return Result(outcome.code, outcome.of(self._model, item.request_id), (), {})
         if isinstance(outcome, BackendError):
             return Result(outcome.code, str(outcome), (), {})
-        outputs = requested(item, outcome)
+        outputs = self.requested(item, outcome)
         try:
             refs = self._store(outputs, item) if outputs else ()
         except ArenaFull as error:
@@ -73,6 +78,11 @@ class Outputs:
         except BackendError as error:
             return Result(error.code, str(error), (), {})
         return Result(ErrorCode.OK, "", refs, outcome.parameters, part)
+
+    def requested(self, item: Item, response: Response) -> list[Output]:
+        """The outputs that a request asks for, of those that the model has."""
+        wanted = item.outputs or self._declared
+        return [output for output in response.outputs if not wanted or output.name in wanted]
 
     def lend(self, tensors: Sequence[Output]) -> tuple[tuple[TensorRef, ...], list[Block]]:
         """Put the inputs of a call where other workers can read them until `give_back`. Raises ArenaFull."""
@@ -158,8 +168,3 @@ class Outputs:
             )
         self._client_memory.write(target.region, target.offset, data)
         return TensorRef(name, datatype, shape, size, None, target.region, target.offset)
-
-
-def requested(item: Item, response: Response) -> list[Output]:
-    """The outputs that a request asks for."""
-    return [output for output in response.outputs if not item.outputs or output.name in item.outputs]

@@ -5,7 +5,7 @@ from asyncio import Future
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from broker.messages import Infer, Item
+from broker.messages import TENSORS, Infer, Item
 from workers.errors import BackendError
 from workers.inputs import Inputs
 from workers.outcome import AGAIN, Again, Outcome
@@ -234,4 +234,6 @@ class InferenceRequest:
 
     def trace(self) -> InferenceTrace:
         """The trace that the request belongs to."""
-        return InferenceTrace(self._item.trace) if self._call is None else self._call.trace
+        if self._call is not None:
+            return self._call.trace
+        return InferenceTrace("" if self._item.trace == TENSORS else self._item.trace)

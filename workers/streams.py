@@ -12,6 +12,7 @@ from workers.connection import Connection
 from workers.errors import BackendError
 from workers.outcome import Outcome, Output, Response
 from workers.outputs import Outputs
+from workers.tracer import Tracer
 
 WARM_UP = -1
 """The attempt number of executions that nobody asked for."""
@@ -27,8 +28,9 @@ class SendRefused(Exception):
 class Streams:
     """The streams of one worker. A stream is opened when a model first asks for it."""
 
-    def __init__(self, connection: Connection, outputs: Outputs) -> None:
+    def __init__(self, connection: Connection, outputs: Outputs, tracer: Tracer) -> None:
         """Nothing is open."""
+        self.tracer = tracer
         self.connection = connection
         self.outputs = outputs
         self.lock = threading.Lock()
@@ -225,6 +227,8 @@ class Stream:
             result = Result(ErrorCode.OK, "", (), {}, Part.FINAL)
         else:
             result = self._streams.outputs.result(self._item, outcome, part)
+            if self._item.trace:
+                self._streams.tracer.output(*self._key, self._item, outcome)
         if result.part & Part.FINAL:
             self._is_answered = True
             self._streams.forget(self._key)

@@ -56,6 +56,7 @@ from workers.model import ModelSpec
 from workers.outcome import AGAIN, Again, Outcome
 from workers.outputs import Outputs
 from workers.streams import Streams
+from workers.tracer import Tracer
 
 PROMPT_NS = 200_000
 """An answer that took longer than this leaves before the next batch begins; shorter ones leave together."""
@@ -74,11 +75,12 @@ class Worker:
         self._status = memoryview(mmap.mmap(place.descriptor, mmap.PAGESIZE)).cast("Q")
         self._regions = Regions()
         self._client_memory = ClientMemory()
-        self._outputs = Outputs(place, self._client_memory, self._connection.send)
-        self._keeping = Keeping(self._outputs.names, self._connection.send)
-        self._streams = Streams(self._connection, self._outputs)
-        self._calls = Calls(self._connection, self._outputs, self._regions)
         inputs = Inputs(self._regions, self._client_memory)
+        self._outputs = Outputs(place, self._client_memory, self._connection.send)
+        self._keeping = Keeping(self._outputs.names, self._connection.send, self._outputs.requested)
+        self._tracer = Tracer(inputs, self._connection.send)
+        self._streams = Streams(self._connection, self._outputs, self._tracer)
+        self._calls = Calls(self._connection, self._outputs, self._regions)
         self._host = Host(inputs, self._log, self._streams, self._calls)
         self._backend: Backend | None = None
         self._states: states.States | None = None
@@ -183,6 +185,8 @@ class Worker:
         else:
             gc.collect()
             gc.freeze()  # what the model holds for good need not be walked again
+            completed = [entry["name"] for entry in interface.config.get("output", ())]
+            self._outputs.declare((*[o.name for o in model.outputs], *[o[0] for o in interface.outputs], *completed))
             self._check = interface.check
             if self._check is not None:
                 self._connection.share()  # it is asked while the model executes, too
@@ -202,6 +206,9 @@ class Worker:
     def _execute(self, attempt: int, items: tuple[Item, ...], slots: tuple[int, ...]) -> None:
         execution = Execution(attempt)
         self._status[0] = attempt
+        is_traced = any(item.trace for item in items)
+        if is_traced:
+            self._tracer.inputs(attempt, items)
         if self._states is None:
             outcomes = self._outcomes(items, execution)
         else:
@@ -216,6 +223,8 @@ class Worker:
                 for item, o in zip(items, outcomes, strict=True)
             ]
         )
+        if is_traced:
+            self._tracer.outputs(attempt, items, outcomes)
         self._streams.executed(attempt)
         done = time.monotonic_ns()
         times = (execution.began, execution.inputs_ready, execution.outputs_computed, done)

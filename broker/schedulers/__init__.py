@@ -20,6 +20,9 @@ class Scheduler(Protocol):
     def enqueue(self, request: Request) -> None:
         """Take a new request. Raises QueueFull, Rejected."""
 
+    def readmit(self, request: Request) -> None:
+        """Take a request that has waited under other settings: it is not refused, its timeout goes on running."""
+
     def requeue(self, request: Request) -> None:
         """Take back, before all others, a request whose worker died."""
 

@@ -1,6 +1,6 @@
 """The default scheduler: first come, first served, every request on its own."""
 
-from collections import deque
+from collections import OrderedDict
 
 from broker.request import Request
 
@@ -10,19 +10,24 @@ class DefaultScheduler:
 
     def __init__(self) -> None:
         """Empty."""
-        self._queue: deque[Request] = deque()
+        self._queue: OrderedDict[Request, None] = OrderedDict()  # anybody may leave it, wherever it stands
 
     def enqueue(self, request: Request) -> None:
         """See `Scheduler`."""
-        self._queue.append(request)
+        self._queue[request] = None
+
+    def readmit(self, request: Request) -> None:
+        """See `Scheduler`."""
+        self._queue[request] = None
 
     def requeue(self, request: Request) -> None:
         """See `Scheduler`."""
-        self._queue.appendleft(request)
+        self._queue[request] = None
+        self._queue.move_to_end(request, last=False)
 
     def next_batch(self, now: float, is_idle: bool) -> list[Request]:
         """See `Scheduler`: the oldest request."""
-        return [self._queue.popleft()] if self._queue else []
+        return [self._queue.popitem(last=False)[0]] if self._queue else []
 
     def expire(self, now: float) -> list[Request]:
         """See `Scheduler`: nothing times out."""
@@ -39,7 +44,7 @@ class DefaultScheduler:
     def remove(self, request: Request) -> bool:
         """See `Scheduler`."""
         if request in self._queue:
-            self._queue.remove(request)
+            del self._queue[request]
             return True
         return False
 

@@ -5,6 +5,7 @@ sent as soon as it is reached; anything goes once the oldest request has waited 
 """
 
 from collections.abc import Iterable
+from itertools import islice
 
 from broker.queue import PolicyQueue
 from broker.request import Request
@@ -34,6 +35,10 @@ class DynamicScheduler:
     def enqueue(self, request: Request) -> None:
         """See `Scheduler`."""
         self._queue.enqueue(request)
+
+    def readmit(self, request: Request) -> None:
+        """See `Scheduler`."""
+        self._queue.readmit(request)
 
     def requeue(self, request: Request) -> None:
         """See `Scheduler`."""
@@ -75,9 +80,9 @@ class DynamicScheduler:
         return self._oldest(self._queue) + self._delay if self._queue and self._delay else None
 
     def _oldest(self, requests: Iterable[Request]) -> float:
-        """When the one of them that has waited longest was enqueued."""
+        """When the one that has waited longest, of those of them that a batch may have, was enqueued."""
         if self._has_policies:
-            return min(request.enqueued for request in requests)
+            return min(request.enqueued for request in islice(requests, self._max_batch_size))
         return next(iter(requests)).enqueued
 
     def _plan(self, requests: Iterable[Request], now: float, is_idle: bool) -> int:

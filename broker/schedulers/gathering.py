@@ -30,7 +30,7 @@ class GatheringScheduler(DynamicScheduler):
 
     def deadline(self) -> float | None:
         """See `Scheduler`: of the requests that are looked at."""
-        return self._oldest(self._seen()) + self._delay if self._queue and self._delay else None
+        return min(map(self._oldest, self._groups())) + self._delay if self._queue and self._delay else None
 
     def _seen(self) -> list[Request]:
         return list(islice(self._queue, LOOK_AHEAD))

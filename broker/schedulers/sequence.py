@@ -143,6 +143,10 @@ class SequenceScheduler:
             sequence.lane.leave(sequence)
             sequence.lane = None
 
+    def readmit(self, request: Request) -> None:
+        """See `Scheduler`: what came before is lost with the slot, so a request that has waited is refused."""
+        self._refuse_lost(request, "the model's configuration has changed")
+
     def requeue(self, request: Request) -> None:
         """See `Scheduler`. Only the first request of a sequence can run at another worker."""
         sequence = self._running.pop(request, None)
@@ -153,7 +157,7 @@ class SequenceScheduler:
         elif sequence is not None and sequence.lane is not None:
             self._refuse_lost(request, f"the worker of instance '{sequence.lane.worker.key}' died")
         else:
-            self._refuse_lost(request, "the model's configuration has changed")
+            self.readmit(request)
 
     def again(self, request: Request) -> None:
         """Its model wants to execute it once more (iterative sequences)."""

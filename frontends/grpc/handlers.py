@@ -52,8 +52,8 @@ def services(
 def inference_handlers(service: Service, streams: Streams, restrictions: Restrictions) -> Handlers:
     """The RPCs that infer. They go from bytes to bytes: protobuf would copy the tensors several times."""
 
-    async def model_infer(request: bytes, _context: Context, metadata: Metadata) -> bytes:
-        return await infer(service, request, metadata)
+    async def model_infer(request: bytes, context: Context, metadata: Metadata) -> bytes:
+        return await infer(service, request, metadata, context.add_done_callback)
 
     async def model_stream_infer(requests: AsyncIterable[bytes], context: Context, metadata: Metadata) -> None:
         await context.send_initial_metadata(())  # a status cannot overtake it, as it could with the first message

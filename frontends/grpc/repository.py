@@ -20,7 +20,7 @@ def _index(number: int, request: ProtoMessage) -> GetRepositoryIndex:
 
 def _load(number: int, request: ProtoMessage) -> LoadModel:
     _refuse_repository(request)
-    return LoadModel(number, request.model_name, *_override(request.parameters))
+    return LoadModel(number, request.model_name, *override_of(request.parameters))
 
 
 def _unload(number: int, request: ProtoMessage) -> UnloadModel:
@@ -31,7 +31,7 @@ def _unload(number: int, request: ProtoMessage) -> UnloadModel:
     return UnloadModel(number, request.model_name, dependents is not None and dependents.bool_param)
 
 
-def _override(parameters: Mapping[str, ProtoMessage]) -> tuple[str, dict[str, bytes]]:
+def override_of(parameters: Mapping[str, ProtoMessage]) -> tuple[str, dict[str, bytes]]:
     """The configuration and the files (by their path in the model's directory) of a load. Raises RequestError."""
     config = ""
     files: dict[str, bytes] = {}

@@ -1,6 +1,7 @@
 """ModelStreamInfer: any number of requests on one stream, and any number of responses to each of them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
@@ -121,8 +122,11 @@ class _Stream:
                     data = await self._encoded(request, inference, response)
                 finally:
                     self._service.client.done_with(response.outputs)
+                began = time.monotonic_ns()
                 if data:
                     await self._write(turn, data)
+                if response.part & Part.TRACED:
+                    self._service.client.delivered(response, began)
 
     async def _encoded(self, request: ProtoMessage, inference: Inference, response: Response) -> bytes:
         """A response as the client is to get it, empty for none. Raises RequestError when that ends the stream."""

@@ -7,12 +7,13 @@ parts that were met before are not read again.
 """
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeAlias
 
 from broker.client import Client
-from broker.messages import Infer, Response
+from broker.messages import Infer, Part, Response
 from frontends.errors import HTTP_STATUS, RequestError
 from frontends.http.codec import Input, Reply, Request, decode_request, encode_response
 from frontends.http.documents import parse
@@ -31,6 +32,7 @@ CACHED = 1024
 CACHED_TEXT = 2048
 """Bytes of the longest JSON part that is remembered."""
 
+_TRACED = Part.TRACED.value
 _LENGTH = "inference-header-content-length"
 _PLAIN_HEADERS = frozenset({"host", "user-agent", "content-type", "content-length", "accept", "connection", _LENGTH})
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?[ \t]*")
@@ -140,6 +142,13 @@ class FastPath:
         except RequestError as error:
             return _http(HTTP_STATUS[error.code], {}, [error_document(error.message)])
 
+    def send_traced(self, request: Request, response: Response, reply: Send) -> None:
+        """Send the response to a request whose trace wants to know when that was."""
+        answer = self.answer(request, response)
+        began = time.monotonic_ns()
+        reply(answer)
+        self._client.delivered(response, began)
+
     def _store(  # a tensor's parts
         self, model: str, name: str, datatype: str, shape: tuple[int, ...], data: Buffer, blocks: list[Block]
     ) -> TensorRef:
@@ -179,7 +188,10 @@ class _Receiver:
         return False
 
     def set_result(self, response: Response) -> None:
-        self._reply(self._fast.answer(self._request, response))
+        if response.part & _TRACED:
+            self._fast.send_traced(self._request, response, self._reply)
+        else:
+            self._reply(self._fast.answer(self._request, response))
 
     def set_exception(self, error: BaseException) -> None:
         self._reply(_http(500, {}, [error_document(f"{type(error).__name__}: {error}")]))

@@ -16,6 +16,7 @@ from frontends.http.call import Call
 from frontends.http.conversion import convert
 from frontends.http.documents import parse
 from frontends.http.generation import WRONG_COUNT, Declared, Generation, decode_generation, encode_generation, event
+from frontends.http.orca import load_headers
 from frontends.http.outputs import take_outputs
 from frontends.http.replies import document, error_document, written
 from shm.arena import Block
@@ -40,7 +41,9 @@ async def generate(call: Call) -> web.StreamResponse:
             texts.append(text)
             if len(texts) > 1:
                 break
-    return written(texts[0]) if len(texts) == 1 else document({"error": WRONG_COUNT})
+    response = written(texts[0]) if len(texts) == 1 else document({"error": WRONG_COUNT})
+    response.headers.update(await load_headers(call))
+    return response
 
 
 async def generate_stream(call: Call) -> web.StreamResponse:
@@ -64,6 +67,7 @@ async def generate_stream(call: Call) -> web.StreamResponse:
 
 async def _send(call: Call, reply: web.StreamResponse, text: bytes) -> None:
     if not reply.prepared:
+        reply.headers.update(await load_headers(call))
         await reply.prepare(call.request)
     await reply.write(event(text))
 
@@ -110,9 +114,14 @@ async def _texts(call: Call, question: _Question) -> AsyncGenerator[bytes, None]
     """Each response as JSON. Raises RequestError."""
     async with aclosing(call.client.stream(question.infer, question.blocks)) as responses:
         async for response in responses:
-            if response.part & Part.CONTENT:
-                outputs = take_outputs(call.client, response)
-                encode = partial(encode_generation, response, outputs, question.infer.request_id)
-                yield await convert(sum(map(len, outputs)), encode)
-            elif response.code != ErrorCode.OK:
-                raise _Refused(response.code, response.error)
+            began = time.monotonic_ns()
+            try:
+                if response.part & Part.CONTENT:
+                    outputs = take_outputs(call.client, response)
+                    encode = partial(encode_generation, response, outputs, question.infer.request_id)
+                    yield await convert(sum(map(len, outputs)), encode)
+                elif response.code != ErrorCode.OK:
+                    raise _Refused(response.code, response.error)
+            finally:  # whoever takes the texts comes back when they are sent
+                if response.part & Part.TRACED:
+                    call.client.delivered(response, began)

@@ -7,7 +7,7 @@ from functools import partial
 
 from aiohttp import hdrs, web
 
-from broker.messages import ErrorCode, GetModelConfig, Infer
+from broker.messages import ErrorCode, GetModelConfig, Infer, Part, Response
 from frontends.errors import RequestError
 from frontends.http.blocks import until_sent
 from frontends.http.body import ALIGNMENT, ROOM, SMALL, Body, receive
@@ -45,11 +45,28 @@ async def infer(call: Call) -> web.StreamResponse:
     question = _question(call, request, inputs, version, received)
     if forwarded:
         question = question._replace(parameters={**question.parameters, **forwarded})
-    return await _send(call, await _reply(call, question, request, blocks))
-
-
-async def _reply(call: Call, question: Infer, request: Request, blocks: list[Block]) -> Reply:
     response = await call.client.infer(question, blocks)
+    if response.part & Part.TRACED:
+        return await _send_traced(call, request, response)
+    return await _send(call, await _reply(call, request, response))
+
+
+async def _send_traced(call: Call, request: Request, response: Response) -> web.StreamResponse:
+    """Send a response whose trace wants to know when that was, an error, too."""
+    try:
+        reply = await _reply(call, request, response)
+        began = time.monotonic_ns()
+        sent = await _send(call, reply)
+    except RequestError as error:
+        began = time.monotonic_ns()
+        sent = failure(error)
+    await sent.prepare(call.request)
+    await sent.write_eof()  # else aiohttp would do it after us
+    call.client.delivered(response, began)
+    return sent
+
+
+async def _reply(call: Call, request: Request, response: Response) -> Reply:
     outputs = take_outputs(call.client, response)
     classes = None
     if request.selection.has_classes:

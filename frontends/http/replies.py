@@ -45,6 +45,11 @@ def failure(error: RequestError, headers: Mapping[str, str] | None = None) -> we
     return response
 
 
+def refused(status: int, message: str = "") -> web.Response:
+    """An error with a status of a platform's own, without a body where there is nothing to say."""
+    return _failure(message, status) if message else web.Response(status=status, headers=_TEXT_HEADERS)
+
+
 def restricted(message: str) -> web.Response:
     """A header is missing that this API is restricted to."""
     return _failure(message, 403)

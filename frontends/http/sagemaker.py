@@ -1,7 +1,8 @@
-"""`python -m frontends.http.sagemaker`: what Amazon SageMaker asks of a container that serves one model."""
+"""`python -m frontends.http.sagemaker`: what Amazon SageMaker asks of a container that serves one model, or many."""
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from aiohttp import web
 from broker.child import Place
 from broker.client import Client
 from frontends.forwarding import Forwarding
-from frontends.http import generate, queries, replies
+from frontends.http import archives, generate, queries, replies
 from frontends.http.call import Handler, Options
 from frontends.http.default_model import of_default_model
 from frontends.http.dispatch import Find, dispatcher
@@ -29,6 +30,15 @@ _HANDLERS: dict[str, Handler] = {
     "generate": generate.generate,
     "generate_stream": generate.generate_stream,
 }
+_MODELS = re.compile(r"/models(?:/(?P<model>[^/]+)(?P<invoke>/invoke)?)?")
+_OF_MODELS: dict[tuple[str, bool, bool], Handler] = {
+    ("GET", False, False): archives.list_models,
+    ("POST", False, False): archives.load,
+    ("GET", True, False): archives.show_model,
+    ("DELETE", True, False): archives.unload,
+    ("POST", True, True): archives.invoke,
+}
+"""By method, and whether the path has a model and asks to invoke it."""
 _log = logging.getLogger(__name__)
 
 
@@ -52,8 +62,14 @@ def finder(environ: Mapping[str, str]) -> Find:
     }
 
     def find(request: web.BaseRequest) -> tuple[Handler, Mapping[str, str]] | web.Response:
-        found = routes.get((request.method, request.raw_path.partition("?")[0]))
-        return (found, {}) if found is not None else replies.health(is_good=False)
+        path = request.raw_path.partition("?")[0]
+        found, names = routes.get((request.method, path)), {}
+        models = _MODELS.fullmatch(path)
+        if models is not None:
+            model, invoke = models.groups()
+            found = _OF_MODELS.get((request.method, model is not None, invoke is not None))
+            names = {"model": model or ""}
+        return (found, names) if found is not None else replies.health(is_good=False)
 
     return find
 

@@ -18,7 +18,8 @@ from tests.support.repository import instances, tensor, write_identity, write_mo
 from tests.support.server import Server
 from tests.support.waiting import until
 
-IO = f"input [ {tensor('IN')} ]\noutput [ {tensor('OUT')} ]\n"
+TEXT = tensor("TEXT", "TYPE_STRING", "[ 1 ]")
+IO = f"input [ {tensor('IN')} ]\noutput [ {tensor('OUT')}, {TEXT} ]\n"
 PREAMBLE = """import asyncio, json, os
 import numpy as np
 import triton_python_backend_utils as pb_utils

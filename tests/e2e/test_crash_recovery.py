@@ -1,6 +1,7 @@
 """Workers and frontends that crash, are killed, stopped or hang: who is answered what, and what comes back."""
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -22,6 +23,7 @@ from tests.support.repository import (
     Commands,
     Execution,
     instances,
+    write_echo,
     write_identity,
 )
 from tests.support.server import Server, log_lines
@@ -29,6 +31,15 @@ from tests.support.waiting import until
 
 BATCHED = f"max_batch_size: 4\ndynamic_batching {{ max_queue_delay_microseconds: 60000000 }}\n{instances(1)}"
 """Nothing is executed before four requests are there."""
+
+
+@pytest.fixture(scope="module")
+def sturdy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose frontends may die."""
+    server = Server(tmp_path_factory.mktemp("sturdy"))
+    write_identity(server.repository, "identity")
+    with server:
+        yield server
 
 
 @pytest.fixture
@@ -137,24 +148,81 @@ def test_a_worker_that_is_stopped_and_goes_on_after_its_work_was_retried_changes
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_frontend_is_back_in_seconds_and_nobody_else_notices(
-    new_server: Callable[..., Server], protocol: str, number: signal.Signals
+    sturdy: Server, protocol: str, number: signal.Signals
+) -> None:
+    workers = sturdy.pids()
+    other = "grpc" if protocol == "http" else "http"
+    with Load(sturdy, [(other, echo("identity"))]) as load:
+        (frontend,) = sturdy.pids(f"frontends.{protocol}")
+        os.kill(frontend, number)
+        began = time.monotonic()
+        until(lambda: not psutil.pid_exists(frontend), 10, "the frontend is gone")
+        until(lambda: _answers(sturdy, protocol), 15, f"{protocol} is served again")
+        took = time.monotonic() - began
+    assert took < 10, f"{protocol} was away for {took:.1f} s"
+    assert not load.failures
+    assert load.outcomes
+    assert sturdy.pids() == workers
+
+
+def test_what_killed_frontends_were_to_read_goes_back_to_its_worker(new_server: Callable[..., Server]) -> None:
+    server = new_server()
+    write_echo(server.repository, "plain", instances(2))
+    ordered = "max_batch_size: 4\ndynamic_batching { preserve_ordering: true }\n" + instances(2)
+    write_echo(server.repository, "ordered", ordered)
+    with server:
+        asks = [echo("plain", 1 << 18), _echo_rows]
+        with Load(server, [(protocol, ask) for protocol in PROTOCOLS for ask in asks for _ in range(2)]) as load:
+            for protocol in PROTOCOLS * 2:
+                until(lambda p=protocol: _has_served(server, load, p), 20, f"{protocol} answers")
+                os.kill(server.pids(f"frontends.{protocol}")[-1], signal.SIGKILL)
+        assert all(outcome.is_cut for outcome in load.failures)
+        until(lambda: server.metric("tidepool_instance_shm_used_bytes") == 0, 10, "every block is given back")
+
+
+def _echo_rows(client: Client, number: int, count: int) -> str:
+    question = np.full((1, 1 << 18), number + count / 1000, np.float32)
+    return "" if np.array_equal(client.infer("ordered", {"IN": question})["OUT"], question) else "wrong answer"
+
+
+def _has_served(server: Server, load: Load, protocol: str) -> bool:
+    """Answers have come by way of the frontend that there is now."""
+    frontends = server.children(f"frontends.{protocol}")
+    began = max((frontend.create_time() for frontend in frontends), default=math.inf) - time.time() + time.monotonic()
+    return sum(not o.error and o.protocol == protocol and o.began > began for o in load.outcomes) > 3
+
+
+PARENT = """
+import os, subprocess
+class TritonPythonModel:
+    def initialize(self, args):
+        release = os.path.join(os.path.dirname(__file__), "release")
+        subprocess.Popen(["sh", "-c", f"until [ -e {release} ]; do sleep 0.02; done; echo late; rm {release}"])
+    def execute(self, requests):
+        raise NotImplementedError
+"""
+"""A model whose worker leaves a process behind, which prints something when it may."""
+
+
+def test_what_is_printed_after_a_death_that_is_not_seen_yet_does_not_end_the_server(
+    new_server: Callable[..., Server],
 ) -> None:
     server = new_server()
-    write_identity(server.repository, "identity")
+    (write_echo(server.repository, "parent") / "1" / "model.py").write_text(PARENT)
+    release = server.repository / "parent" / "1" / "release"
     with server:
-        workers = server.pids()
-        other = "grpc" if protocol == "http" else "http"
-        with Load(server, [(other, echo("identity"))]) as load:
-            (frontend,) = server.pids(f"frontends.{protocol}")
-            os.kill(frontend, number)
-            began = time.monotonic()
-            until(lambda: not psutil.pid_exists(frontend), 10, "the frontend is gone")
-            until(lambda: _answers(server, protocol), 15, f"{protocol} is served again")
-            took = time.monotonic() - began
-        assert took < 10, f"{protocol} was away for {took:.1f} s"
-        assert not load.failures
-        assert load.outcomes
-        assert server.pids() == workers
+        for death in (1, 2):  # the second is followed by a pause, in which nothing takes the dead one's descriptors
+            (worker,) = until(server.pids, 20, "there is a worker")
+            until(lambda: server.is_healthy("ready"), 20, "it is loaded")
+            server.process.send_signal(signal.SIGSTOP)  # so that it sees the death and the line in one look
+            os.kill(worker, signal.SIGKILL)
+            release.touch()
+            until(lambda: not release.exists(), 20, "the line is printed")
+            server.process.send_signal(signal.SIGCONT)
+            until(lambda n=death: len(list(log_lines(server, r"^\[parent_0_0\] late"))) == n, 20, "it is in the log")
+        server.wait("ready")
+        release.touch()  # the last one's may end, too
+        until(lambda: not release.exists(), 20, "nothing is left behind")
 
 
 def _answers(server: Server, protocol: str) -> bool:

@@ -1,7 +1,8 @@
 """The metrics page of a running server: distributions, gauges, and counters that agree with the statistics."""
 
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from tests.support.repository import FAIL, SLEEP, Commands, write_identity
 from tests.support.server import Server
 from tests.support.waiting import until
 
+TRITON = Path(__file__).parent / "recorded" / "triton-2.51-metrics.txt"
+"""The page of the real server after one request, with summaries on."""
 KINDS = ("histogram_latencies=true", "summary_latencies=true", "summary_quantiles=0.5:0.05,0.9:0.01")
 
 
@@ -52,6 +55,21 @@ def test_counters_agree_with_the_statistics(server: Server) -> None:
             in_us = server.metric(f"nv_inference_{metric}_duration_us", **labels)
             assert in_us is not None
             assert 0 <= stats[part]["ns"] / 1000 - in_us < stats[part]["count"], "rounded down for each request"
+
+
+def test_every_family_of_triton_has_its_type_its_help_and_its_labels(server: Server) -> None:
+    until(lambda: server.metric("nv_cpu_memory_total_bytes"), 20, "the machine was sampled")
+    found = families(server)
+    for theirs in text_string_to_metric_families(TRITON.read_text()):
+        if theirs.name.startswith("nv_pinned_memory_pool"):
+            continue  # there is no such pool
+        ours = found[theirs.name]
+        assert (ours.type, ours.documentation) == (theirs.type, theirs.documentation), theirs.name
+        assert _labels(ours.samples) == _labels(theirs.samples), theirs.name
+
+
+def _labels(samples: Iterable[Any]) -> set[tuple[str, ...]]:
+    return {(sample.name, *sorted(sample.labels)) for sample in samples}
 
 
 def test_histograms_and_summaries_count_every_success(server: Server) -> None:

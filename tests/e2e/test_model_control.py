@@ -1,7 +1,9 @@
 """Models loaded, reloaded and unloaded by clients, and models that come and go on disk."""
 
 import json
+import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,17 @@ from tritonclient.utils import InferenceServerException
 
 from tests.support.clients import INVALID, NOT_FOUND, PROTOCOLS, UNAVAILABLE, Client, status_of
 from tests.support.load import Load, echo
-from tests.support.repository import ECHO, SOURCES, WAIT, Commands, instances, tensor, write_echo, write_model
+from tests.support.repository import (
+    ECHO,
+    SOURCES,
+    WAIT,
+    Commands,
+    instances,
+    tensor,
+    write_echo,
+    write_identity,
+    write_model,
+)
 from tests.support.server import Server
 from tests.support.waiting import until
 
@@ -214,6 +226,22 @@ def test_reloads_under_load_fail_no_request(server: Server) -> None:
 
 def test_an_unknown_model_is_unloaded_without_a_word(client: Client) -> None:
     client.raw.unload_model("nope")
+
+
+def test_a_new_repository_process_keeps_to_what_clients_have_loaded_and_unloaded(server: Server) -> None:
+    write_identity(server.repository, "outlives")
+    with Client("http", server) as client:
+        client.raw.load_model("outlives")
+        client.raw.unload_model("started")
+        until(lambda: index(client)["started"] == ("UNAVAILABLE", "unloaded"), 20, "it is unloaded")
+        (old,) = server.pids("broker.repository")
+        os.kill(old, signal.SIGKILL)
+        until(lambda: server.pids("broker.repository") not in ([], [old]), 20, "there is another")
+        workers = len(server.pids())
+        server.edit("count: 1", "count: 2", server.repository / "outlives" / "config.pbtxt")
+        until(lambda: len(server.pids()) == workers + 1, 20, "the new one looks after what was loaded")
+        assert index(client)["started"] == ("UNAVAILABLE", "unloaded")
+        client.raw.unload_model("outlives")
 
 
 def test_mode_poll_follows_the_repository_and_refuses_loads(tmp_path: Path) -> None:

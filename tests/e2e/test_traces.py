@@ -1,6 +1,7 @@
 """Traces of a running server: Triton's files, settings that change, and spans that reach a collector."""
 
 import json
+import queue
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -10,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from tests.support.clients import PROTOCOLS, Client
-from tests.support.repository import instances, tensor, write_identity, write_model
+from tests.support.http import ask
+from tests.support.repository import FAIL, Commands, instances, tensor, write_identity, write_model
 from tests.support.server import Server
 from tests.support.waiting import until
 
@@ -50,11 +53,76 @@ def test_a_trace_file_has_tritons_form(new_server: Callable[..., Server], tmp_pa
     assert [trace["request_id"] for trace in traces.values()] == ["http1", "http3", "grpc1", "grpc3"]
     for trace in traces.values():
         receive = "HTTP_RECV" if trace["request_id"].startswith("http") else "GRPC_WAITREAD"
+        send = f"{receive[:4]}_SEND"
         names = [f"{receive}_START", f"{receive}_END", "REQUEST_START", "QUEUE_START", *COMPUTE]
-        assert list(trace["times"]) == [*names, "INFER_RESPONSE_COMPLETE", "REQUEST_END"]
+        names += ["INFER_RESPONSE_COMPLETE", "REQUEST_END", f"{send}_START", f"{send}_END"]
+        assert list(trace["times"]) == names
         times = list(trace["times"].values())
         assert times == sorted(times)
         assert (trace["model_name"], trace["model_version"]) == ("identity", 1)
+
+
+def sent(path: Path) -> dict[str, bool]:
+    """Whether the traces of a file say when their responses were sent, by request."""
+    return {trace["request_id"]: any("_SEND_END" in name for name in trace["times"]) for trace in read(path).values()}
+
+
+def test_every_way_to_answer_says_when_it_has(new_server: Callable[..., Server], tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    flags = ["level=TIMESTAMPS", "rate=1", f"triton,file={file}"]
+    server = new_server("", *[f"--trace-config={flag}" for flag in flags])
+    write_identity(server.repository, "identity")
+    Commands(server.repository)
+    server.start()
+    asked = []
+
+    def infer(name: str, model: str, data: list[int], datatype: str, **headers: str) -> int:
+        asked.append(name)
+        tensor = {"name": "IN", "datatype": datatype, "shape": [len(data)], "data": data}
+        body = {"id": name, "inputs": [tensor]}
+        return ask(server.address("http"), "POST", f"/v2/models/{model}/infer", body, **headers).status
+
+    def generate(kind: str, model: str, data: list[int]) -> int:
+        asked.append(f"{model} {kind}")
+        body = {"id": asked[-1], "IN": data}
+        return ask(server.address("http"), "POST", f"/v2/models/{model}/{kind}", body).status
+
+    assert infer("small", "identity", [1], "FP32") == 200
+    assert infer("large", "identity", [1] * 100_000, "FP32") == 200
+    assert infer("headers", "identity", [1], "FP32", Other="x") == 200
+    assert infer("error", "commands", [FAIL, 1], "INT64") == 500
+    assert infer("headers error", "commands", [FAIL, 1], "INT64", Other="x") == 500
+    for kind in ("generate", "generate_stream"):
+        assert generate(kind, "identity", [1]) == 200
+        assert generate(kind, "commands", [FAIL, 1]) == 500
+    with Client("grpc", server) as client:
+        with pytest.raises(InferenceServerException):
+            client.infer("commands", {"IN": np.array([FAIL, 1])}, request_id="grpc error")
+        stream: queue.Queue[Any] = queue.Queue()
+        client.raw.start_stream(lambda result, error: stream.put((result, error)))
+        tensor = grpc.InferInput("IN", [1], "FP32").set_data_from_numpy(ONE)
+        client.raw.async_stream_infer("identity", [tensor], request_id="stream")
+        assert stream.get(timeout=20)[1] is None
+        client.raw.stop_stream()
+    assert server.stop() == 0
+    assert sent(file) == dict.fromkeys((*asked, "grpc error", "stream"), True)
+
+
+def test_tensors_of_both_protocols_are_told(new_server: Callable[..., Server], tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    server = new_server("", *[f"--trace-config={flag}" for flag in ("level=TENSORS", "rate=1", f"triton,file={file}")])
+    write_identity(server.repository, "identity")
+    server.start()
+    for protocol in PROTOCOLS:
+        with Client(protocol, server) as client:
+            client.infer("identity", {"IN": np.array([0.1, 2, 1e10], np.float32)})
+    assert server.stop() == 0
+    tensor = {"data": "0.1,2,1e+10", "shape": "3", "dtype": "FP32"}
+    assert json.loads(file.read_text()) == [
+        {"id": number, "activity": activity, "tensor": {"name": name, **tensor}}
+        for number in (1, 2)
+        for activity, name in (("TENSOR_QUEUE_INPUT", "IN"), ("TENSOR_BACKEND_OUTPUT", "OUT"))
+    ]
 
 
 def test_settings_change_while_the_server_runs(new_server: Callable[..., Server], tmp_path: Path) -> None:
@@ -63,7 +131,7 @@ def test_settings_change_while_the_server_runs(new_server: Callable[..., Server]
     for name in ("a", "b"):
         write_identity(server.repository, name)
     server.start()
-    with Client("http", server) as http, Client("grpc", server) as grpc:
+    with Client("http", server) as http, Client("grpc", server) as other:
         http.infer("a", {"IN": ONE})  # not traced
         settings = http.raw.update_trace_settings(
             "a", {"trace_level": ["TIMESTAMPS"], "trace_count": "2", "log_frequency": "1"}
@@ -79,21 +147,21 @@ def test_settings_change_while_the_server_runs(new_server: Callable[..., Server]
         assert http.raw.get_trace_settings("b")["trace_level"] == ["OFF"]
         for _ in range(4):
             http.infer("a", {"IN": ONE})
-            grpc.infer("b", {"IN": ONE})
+            other.infer("b", {"IN": ONE})
         until(lambda: Path(f"{file}.1").exists(), 10, "a file for each trace")
         assert [trace["model_name"] for n in (0, 1) for trace in read(Path(f"{file}.{n}")).values()] == ["a", "a"]
-        grpc.raw.update_trace_settings("", {"trace_level": ["TIMESTAMPS"]})
-        grpc.raw.update_trace_settings("a", {"trace_level": ["OFF"]})
-        grpc.infer("a", {"IN": ONE})
-        grpc.infer("b", {"IN": ONE}, request_id="last")
-        grpc.raw.update_trace_settings("a", {"trace_level": None})
+        other.raw.update_trace_settings("", {"trace_level": ["TIMESTAMPS"]})
+        other.raw.update_trace_settings("a", {"trace_level": ["OFF"]})
+        other.infer("a", {"IN": ONE})
+        other.infer("b", {"IN": ONE}, request_id="last")
+        other.raw.update_trace_settings("a", {"trace_level": None})
         assert http.raw.get_trace_settings("a")["trace_level"] == ["TIMESTAMPS"]
         with pytest.raises(InferenceServerException, match="trace file location can not be updated through network"):
             http.raw.update_trace_settings(settings={"trace_file": "/tmp/x"})
         with pytest.raises(
             InferenceServerException, match=r"Unable to parse 'trace_count'\. Expecting value >= -1, got: -2"
         ):
-            grpc.raw.update_trace_settings(settings={"trace_count": "-2"})
+            other.raw.update_trace_settings(settings={"trace_count": "-2"})
     assert server.stop() == 0
     assert not Path(f"{file}.3").exists()
     assert [trace["request_id"] for trace in read(Path(f"{file}.2")).values()] == ["last"]

@@ -87,8 +87,9 @@ class Play:
             if isinstance(effect, Start):
                 self.core.started(effect.peer, 4321, self._now)
                 self._do(self.core.handle(effect.peer, [Hello(PROTOCOL, effect.role, 4321)], self._now))
-                first = Loaded((), (), {}, False) if effect.role == "worker" else Serving()
-                self._do(self.core.handle(effect.peer, [first], self._now))
+                if effect.role != "repository":
+                    first = Loaded((), (), {}, False) if effect.role == "worker" else Serving()
+                    self._do(self.core.handle(effect.peer, [first], self._now))
             elif isinstance(effect, Exit):
                 raise AssertionError(f"the broker would exit with status {effect.status}")
             elif isinstance(effect, Kill) and effect.peer in self.core.peers:
@@ -104,10 +105,11 @@ def messages(directory: Path, budget: Budget) -> Tally:
         if play is None or tally.answers % LIFE == 0:
             play = Play(config)
         play.wait(rng.choice((0.0, 0.001, 0.5)))
-        data = fabric_inputs.packed(rng)
+        peer = rng.choice(list(play.core.peers.values()))
+        data = fabric_inputs.packed(rng, peer.role)
         tally.add(data)
         try:
-            tally.heard(play.take(rng.choice(list(play.core.peers)), data))
+            tally.heard(play.take(peer.token, data))
         except Exception as error:
             raise AssertionError(f"{error!r} about {data!r}") from error
     return tally

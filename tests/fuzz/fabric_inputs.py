@@ -7,6 +7,7 @@ from typing import Any, Union, get_args, get_origin
 import msgpack
 
 from broker.messages import Message, Parameters, Result, Target
+from broker.roles import SENT
 from shm.ref import TensorRef
 from tests.fuzz import mutate
 
@@ -27,10 +28,11 @@ SCALARS: dict[Any, tuple[Any, ...]] = {
 }
 
 
-def message(rng: random.Random) -> list[Any]:
-    """A message as it travels: its tag and fields of the right types."""
-    tag = rng.randrange(len(CLASSES))
-    return [tag, _fields(rng, CLASSES[tag])]
+def message(rng: random.Random, role: str) -> list[Any]:
+    """A message as it travels, its tag and fields of the right types; it is mostly one that the role may send."""
+    kinds = [kind for kind in CLASSES if kind in SENT[role]] if rng.random() < 0.95 else CLASSES
+    kind = rng.choice(kinds)
+    return [CLASSES.index(kind), _fields(rng, kind)]
 
 
 def _fields(rng: random.Random, cls: type[Any]) -> list[Any]:
@@ -71,9 +73,9 @@ def _scalar(rng: random.Random, annotation: Any) -> Any:
     return rng.choice(SCALARS.get(annotation, TEXTS))
 
 
-def packed(rng: random.Random) -> bytes:
-    """A packed list of messages, more or less broken."""
-    messages: Any = [message(rng) for _ in range(rng.choice((1, 1, 1, 2, 5)))]
+def packed(rng: random.Random, role: str = "http") -> bytes:
+    """A packed list of messages of a peer of this role, more or less broken."""
+    messages: Any = [message(rng, role) for _ in range(rng.choice((1, 1, 1, 2, 5)))]
     action = rng.random()
     if action < 0.5:
         messages = mutate.tree(rng, messages, has_huge=False)

@@ -29,19 +29,19 @@ RAW_WITHOUT_INPUT = Infer(1, "identity_fp32", -1, "", (), (), {}, 0, 0, 0, 0, Tr
 
 
 @pytest.mark.parametrize(
-    "messages",
+    ("role", "messages"),
     [
-        [RAW_WITHOUT_INPUT],
-        [RegisterRegion(1, "cpu", "r", "/key", 0, 4, 0, b"")],
-        [GetRegionStatus(1, "cpu", "")],
-        [DeclareMetric(1, "family", "counter", "", None, ()), DropMetric("family", "text")],
-        [Hello(0, "http", 1)],
+        ("http", [RAW_WITHOUT_INPUT]),
+        ("http", [RegisterRegion(1, "cpu", "r", "/key", 0, 4, 0, b"")]),
+        ("http", [GetRegionStatus(1, "cpu", "")]),
+        ("worker", [DeclareMetric(1, "family", "counter", "", None, ()), DropMetric("family", "text")]),
+        ("http", [Hello(0, "http", 1)]),
     ],
-    ids=lambda messages: type(messages[-1]).__name__,
+    ids=lambda given: type(given[-1]).__name__,
 )
-def test_a_lying_frontend_is_killed_and_the_broker_goes_on(messages: list[Message], tmp_path: Path) -> None:
+def test_a_lying_peer_is_killed_and_the_broker_goes_on(role: str, messages: list[Message], tmp_path: Path) -> None:
     play = Play(load([f"--model-repository={tmp_path}"]))
-    liar = play.token_of("http")
+    liar = play.token_of(role)
     play.take(liar, encode(messages))
     assert liar not in play.core.peers
     assert play.take(play.token_of("grpc"), encode([GetServerReady(1)])) == ""

@@ -324,11 +324,6 @@ BETTER: tuple[Difference, ...] = (
         r'"status": 400.*value is out of range',
     ),
     Difference(
-        "Tensors do not pass through the process that traces.",
-        ("traced/traced/levels.1", "traced/traced/levels.2"),
-        r'"status": 400.*trace level \'TENSORS\' is not supported',
-    ),
-    Difference(
         "A header without a value is forwarded without one; Triton makes it a space.",
         ("guarded/guarded/forward empty_value",),
         r'\\\\"x-golden-empty\\\\": \\\\"\\\\"|"x-golden-empty',
@@ -355,12 +350,7 @@ BETTER: tuple[Difference, ...] = (
 )
 """Where our answer is the better one, or that of newer versions of Triton."""
 
-UNBUILT: tuple[Difference, ...] = (
-    Difference(
-        "not built yet: leaving out outputs that the configuration does not have",
-        ("core/grpc_failures/other output", "core/http_failures/other output"),
-    ),
-)
+UNBUILT: tuple[Difference, ...] = ()
 """Features that are not there yet."""
 
 

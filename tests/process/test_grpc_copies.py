@@ -70,7 +70,7 @@ def test_raw_contents_are_copied_once_in_and_once_out(client: Any) -> None:
     request = service_pb2.ModelInferRequest(model_name="m", raw_input_contents=[contents])
     request.inputs.add(name="A", datatype="UINT8", shape=[SIZE])
     copies.by_place.clear()
-    response = asyncio.run(infer(service_of(client), request.SerializeToString(), {}))
+    response = asyncio.run(infer(service_of(client), request.SerializeToString(), {}, lambda call: call(None)))
     assert service_pb2.ModelInferResponse.FromString(response).raw_output_contents == [contents]
     assert copies.by_place == {"arena": SIZE, "response": SIZE}
 

@@ -98,9 +98,9 @@ def test_every_route_has_its_methods_and_no_others(frontend: Frontend, path: str
 def test_the_repository(client: tritonclient.InferenceServerClient, broker: FakeBroker) -> None:
     assert client.get_model_repository_index() == [{"name": "echo", "version": "1", "state": "READY"}]
     client.load_model("echo", config='{"backend": "x"}', files={"file:1/model.py": b"\0\xff"})
-    assert last(broker, LoadModel)[1:] == ("echo", '{"backend": "x"}', {"1/model.py": b"\0\xff"})
+    assert last(broker, LoadModel)[1:] == ("echo", '{"backend": "x"}', {"1/model.py": b"\0\xff"}, "")
     client.load_model("echo")
-    assert last(broker, LoadModel)[1:] == ("echo", "", {})
+    assert last(broker, LoadModel)[1:] == ("echo", "", {}, "")
     client.unload_model("echo", unload_dependents=True)
     assert last(broker, UnloadModel)[1:] == ("echo", True)
     with pytest.raises(tritonclient.InferenceServerException, match="failed to load 'nope', failed to poll"):

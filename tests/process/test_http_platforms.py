@@ -56,7 +56,13 @@ def test_sagemaker(broker: FakeBroker) -> None:
         binary(address, "/invocations", SAGEMAKER, size)
     refused = ask(address, "POST", "/invocations", "{}", Content_Type=f"{SAGEMAKER};json-header-size=x")
     assert (refused.status, refused.error) == (400, "Unable to parse inference header size, got: x")
-    for method, path in (("POST", "/ping"), ("GET", "/invocations"), ("GET", "/v2"), ("GET", "/models")):
+    for method, path in (
+        ("POST", "/ping"),
+        ("GET", "/invocations"),
+        ("GET", "/v2"),
+        ("PUT", "/models"),
+        ("GET", "/models/"),
+    ):
         assert ask(address, method, path)[::3] == (400, b"")
 
 

@@ -162,3 +162,14 @@ def test_a_client_that_does_not_read_stops_the_model(address: str, broker: FakeB
         found = [next_event(response)["N"] for _ in range(taken + STREAM_CREDIT)]
         assert found == list(range(taken + STREAM_CREDIT))
     broker.wait_for(lambda message: message == Cancel(number))
+
+
+def test_balancers_are_told_the_load_when_they_ask(address: str, broker: FakeBroker) -> None:
+    blocks = {"used": 3.0, "max": 4.0, "tokens_per": 64.0}
+    samples = [({"kv_cache_block_type": kind}, number, "") for kind, number in blocks.items()]
+    broker.metrics = [{"name": "nv_trt_llm_kv_cache_block_metrics", "type": "gauge", "help": "h", "samples": samples}]
+    text = "TEXT named_metrics.kv_cache_utilization=0.750000, named_metrics.max_token_capacity=256"
+    for path in (GENERATE, STREAM):
+        asked = ask(address, "POST", path.format("echo"), {"X": 1}, endpoint_load_metrics_format="text")
+        assert asked.headers["endpoint-load-metrics"] == text
+        assert "endpoint-load-metrics" not in ask(address, "POST", path.format("echo"), {"X": 1}).headers

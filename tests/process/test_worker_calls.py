@@ -26,7 +26,7 @@ from broker.messages import (
 from shm.ref import TensorRef
 from shm.tensor import as_array
 from tests.process.test_worker_python import CONFIG, model
-from tests.support.worker import FakeBroker, item
+from tests.support.worker import FakeBroker, item, tensor
 
 DECOUPLED = {**CONFIG, "model_transaction_policy": {"decoupled": True}}
 HELPERS = """
@@ -379,7 +379,8 @@ def execute(self, requests):
         pb_utils.Tensor("ERRORS", np.array(errors, dtype=np.object_))])]
 """
     with FakeBroker() as broker:
-        session = Session(broker, tmp_path, body)
+        outputs = [tensor("OUT", "TYPE_BOOL", -1), tensor("ERRORS", "TYPE_STRING", -1)]
+        session = Session(broker, tmp_path, body, CONFIG | {"output": outputs})
         session.start()
         ready = broker.wait_for("GetModelReady")
         assert ready == GetModelReady(ready.request, "a", -1)

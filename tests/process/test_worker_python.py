@@ -107,13 +107,14 @@ return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array([json.dumps(
     assert result.parameters == {"a": 1, "b": True, "c": "x"}
 
 
-def test_only_requested_outputs_are_sent_and_the_last_of_a_name_counts(tmp_path: Path) -> None:
+def test_only_declared_and_requested_outputs_are_sent_and_the_last_of_a_name_counts(tmp_path: Path) -> None:
     body = execute("""
 make = lambda name, value: pb_utils.Tensor(name, np.array([value], dtype=np.int32))
-return [pb_utils.InferenceResponse([make("A", 1), make("B", 2), make("A", 3)])]
+return [pb_utils.InferenceResponse([make("A", 1), make("B", 2), make("A", 3), make("UNDECLARED", 4)])]
 """)
+    declared = [tensor(name, "TYPE_INT32", -1) for name in ("A", "B", "C")]
     with FakeBroker() as broker:
-        broker.loaded("python", model(tmp_path, body), CONFIG)
+        broker.loaded("python", model(tmp_path, body), CONFIG | {"output": declared})
         assert {n: a[0] for n, a in broker.arrays(broker.infer(broker.ref("IN", ONES))).items()} == {"A": 3, "B": 2}
         assert list(broker.arrays(broker.infer(broker.ref("IN", ONES), outputs=("A", "C")))) == ["A"]
 

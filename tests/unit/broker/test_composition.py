@@ -212,5 +212,5 @@ def test_an_ensemble_is_decoupled_when_a_step_is_and_has_its_models_labels() -> 
     assert not world.core.models["e"].versions[1].description.decoupled
     assert world.core.models["s"].versions[1].description.decoupled
     assert world.core.models["s"].versions[1].description.config["model_transaction_policy"] == {"decoupled": True}
-    labels = world.core._questions[GetLabels](GetLabels(1, "e", -1))["labels"]
+    labels = world.core._questions_by_message()[GetLabels](GetLabels(1, "e", -1))["labels"]
     assert labels == {"O": ("cat", "dog")}

@@ -10,6 +10,7 @@ from broker.messages import (
     DescribeModel,
     ErrorCode,
     ForgetModel,
+    GetArchives,
     GetRepositoryIndex,
     LoadModel,
     Message,
@@ -18,6 +19,7 @@ from broker.messages import (
     PathUnused,
     RepositoryListed,
     UnloadModel,
+    WatchRepository,
 )
 from configs.description import ModelDescription
 from tests.unit.broker.describe import description, infer
@@ -28,8 +30,8 @@ from tests.unit.broker.world import Process, World
 class Client:
     """A frontend that asks, the repository process, and all that is said to them."""
 
-    def __init__(self, mode: str = "explicit", *models: ModelDescription) -> None:
-        self.world = World(model_control_mode=mode)
+    def __init__(self, mode: str = "explicit", *models: ModelDescription, role: str = "http") -> None:
+        self.world = World({role: 1}, model_control_mode=mode)
         self.world.start(*models)
         self.numbers = 0
         self.answers: dict[int, Answer] = {}
@@ -62,6 +64,9 @@ class Client:
 
     def index(self, ready: bool = False) -> Any:
         return self.answers[self.ask(GetRepositoryIndex, ready)].content
+
+    def archives(self) -> Any:
+        return self.answers[self.ask(GetArchives)].content
 
     def found(self, *messages: Message) -> None:
         """The repository process says something."""
@@ -338,3 +343,126 @@ def test_the_index_has_every_model_of_the_repository_and_can_be_of_those_that_ar
         {"name": "c", "state": "UNAVAILABLE", "reason": "model appears in two or more repositories"},
     ]
     assert [row["version"] for row in client.index(ready=True)] == ["1", "2"]
+
+
+def revived(client: Client) -> WatchRepository:
+    """The repository process dies and is started again: what the new one is told first."""
+    client.world.bury(client.repository)
+    client.world.advance(1.0)
+    (client.repository,) = client.world.of("repository")
+    client.told.clear()
+    client.world.boot(client.repository)
+    first = client.told[0]
+    assert isinstance(first, WatchRepository)
+    return first
+
+
+def test_a_new_repository_process_is_told_what_clients_have_loaded_and_unloaded() -> None:
+    client = Client("explicit", description("a"), description("b"))
+    client.world.reject("wrong", "config.pbtxt:1:1: nonsense")
+    for name, config in (("c", ""), ("d", "{}"), ("e", "{}"), ("e", ""), ("f", "{}")):
+        client.load(name, config)
+        client.describe(description(name))
+    client.load("g")  # it dies before it has looked
+    client.unload("a")
+    client.unload("f")
+    client.load("b", "{}")
+    client.found(ModelConsidered("b", "there is no such version"))
+    told = revived(client)
+    assert not told.is_first
+    assert sorted(told.models) == ["b", "c", "e", "wrong"]
+    assert told.overridden == ("d",)
+
+
+def test_one_that_died_before_it_had_seen_everything_begins_anew() -> None:
+    world = World(model_control_mode="explicit")
+    (repository,) = world.of("repository")
+    world.greet(repository)
+    world.describe(description("a"))
+    world.bury(repository)
+    world.advance(1.0)
+    (repository,) = world.of("repository")
+    world.greet(repository)
+    told = repository.inbox[0]
+    assert isinstance(told, WatchRepository)
+    assert told.is_first
+
+
+def test_files_that_serve_no_more_are_let_go_when_there_is_a_repository_process_again() -> None:
+    client = Client("explicit", description("a", path="/brought/a"))
+    client.world.bury(client.repository)
+    client.unload("a")
+    (worker,) = client.world.workers
+    client.world.hear(worker)
+    client.world.bury(worker)
+    client.world.advance(1.0)
+    (client.repository,) = client.world.of("repository")
+    client.world.boot(client.repository)
+    assert PathUnused("/brought/a") in client.told
+
+
+def test_loads_leave_nothing_behind() -> None:
+    client = Client()
+    for number in range(5):
+        client.load(f"m{number}")
+        client.load(f"m{number}", "nonsense")
+        client.describe(description(f"m{number}"))
+        client.found(ModelConsidered(f"m{number}", "nonsense"))
+    client.found(ModelConsidered("m0", ""), ModelConsidered("never asked for", ""))
+    assert client.world.core.control._considered == {}
+
+
+# ----------------------------------------------------------------------------------------------- archives
+
+
+def bring(client: Client, model: str, archive: str) -> int:
+    return client.ask(LoadModel, model, "", {}, archive)
+
+
+def test_only_the_platform_brings_archives() -> None:
+    client = Client()
+    bring(client, "a", "/archives/a")
+    assert client.world.of("http")[0].is_doomed, "it may have been taken over"
+    assert client.told == []
+
+
+def test_an_archive_is_loaded_once_and_listed_while_it_is_served() -> None:
+    client = Client("explicit", description("b"), role="sagemaker")
+    number = bring(client, "a", "/archives/a")
+    assert client.told == [DescribeModel("a", "", {}, "/archives/a")]
+    assert client.archives() == {}
+    for model, archive in (("a", "/archives/other"), ("other", "/archives/a"), ("b", "/archives/b")):
+        code, text = client.said(bring(client, model, archive))
+        assert code == ErrorCode.ALREADY_EXISTS
+        assert "already been" in text
+    client.describe(description("a"))
+    client.boot()
+    assert client.said(number) == (ErrorCode.OK, "")
+    assert client.archives() == {"a": "/archives/a"}
+    client.unload("a")
+    assert client.archives() == {}
+    assert bring(client, "a", "/archives/a") not in client.answers
+
+
+def test_an_archive_that_cannot_be_loaded_is_forgotten() -> None:
+    client = Client(role="sagemaker")
+    number = bring(client, "a", "/archives/a")
+    client.describe(description("a"))
+    client.boot("no memory")
+    assert client.said(number)[0] == ErrorCode.INVALID_ARG
+    client.world.settle()
+    assert client.archives() == {}
+    assert client.world.core.is_ready
+    number = bring(client, "a", "/archives/a")
+    client.found(ModelConsidered("a", "nothing there"))
+    assert client.said(number)[0] == ErrorCode.INTERNAL
+    assert client.archives() == {}
+
+
+def test_a_new_repository_process_leaves_models_out_of_archives_alone() -> None:
+    client = Client("explicit", description("b"), role="sagemaker")
+    bring(client, "a", "/archives/a")
+    client.describe(description("a"))
+    client.boot()
+    told = revived(client)
+    assert (told.models, told.overridden) == (("b",), ("a",))

@@ -251,3 +251,18 @@ def test_a_call_waits_for_an_instance_to_come_back_but_not_for_ever() -> None:
     assert "(a -> a)" in waiting.responses[0].error
     world.settle()
     world.check_settled()
+
+
+def test_a_call_waits_for_an_instance_that_loads_for_long() -> None:
+    world = World()
+    world.start(description("a", count=2))
+    outer, first = begin(world, world.frontends[0], "a")
+    assert first.begun is not None
+    world.bury(next(worker for worker in world.workers_of("a") if worker is not first))
+    (fresh,) = [worker for worker in world.workers_of("a") if worker is not first]
+    world.greet(fresh)
+    waiting = world.ask(first, infer(0, "a", attempt=first.begun.attempt))
+    world.advance(2 * OUTAGE_SECONDS)
+    assert not waiting.is_answered
+    world.settle()
+    assert [record.responses[0].code for record in (waiting, outer)] == [ErrorCode.OK] * 2

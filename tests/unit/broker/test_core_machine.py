@@ -48,7 +48,7 @@ class Configuration(NamedTuple):
             instances=tuple(self._instance(number, kind) for number, kind in enumerate(self.kinds)),
             parameters=parameters,
             decoupled=self.is_decoupled,
-            config={"broken": self.is_broken, "response_cache": {"enable": True}},
+            config={"broken": self.is_broken, "response_cache": {"enable": self.sequences is None}},
             batch_key=self.batch_key,
             tenants=Tenants("tenant", {"1": 3.0}) if self.is_shared else None,
             fingerprint=str(self._replace(kinds=(), versions=(), batching=None)),
@@ -338,7 +338,7 @@ class CoreMachine(RuleBasedStateMachine):
         assert not world.regions, "regions of the dead"
 
 
-CoreMachine.TestCase.settings = settings(max_examples=4 * settings.default.max_examples, stateful_step_count=40)
+CoreMachine.TestCase.settings = settings(max_examples=2 * settings.default.max_examples, stateful_step_count=40)
 TestCore = CoreMachine.TestCase
 
 

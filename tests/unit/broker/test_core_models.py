@@ -1,8 +1,11 @@
 """Models that come, change, fail and go."""
 
+from typing import Any
+
 import pytest
 
-from broker.messages import ErrorCode, WarmedUp
+from broker.messages import ErrorCode, Loaded, WarmedUp
+from broker.models import InstanceState
 from tests.unit.broker.describe import batching, description, infer, instances
 from tests.unit.broker.world import World
 
@@ -141,3 +144,21 @@ def test_a_warm_up_that_cannot_be_is_the_end_of_its_worker(message: WarmedUp) ->
     world.say(worker, message)
     world.deliver(worker)
     assert worker.is_doomed
+
+
+@pytest.mark.parametrize("completed", [{}, {"max_batch_size": -1}])
+def test_a_worker_that_has_loaded_when_it_is_not_wanted_any_more_changes_nothing(completed: dict[str, Any]) -> None:
+    world = World()
+    world.start(description("a"))
+    world.describe(description("a", count=2))
+    (fresh,) = [worker for worker in world.workers if not worker.is_loaded]
+    world.greet(fresh)
+    world.describe(description("a", count=1))
+    assert fresh.is_doomed
+    world.say(fresh, Loaded((), (), completed, True))
+    world.deliver(fresh)
+    (version,) = world.core.models["a"].versions.values()
+    assert version.completed == {}
+    assert not version.is_asked
+    world.bury(fresh)
+    assert [instance.state for instance in version.instances] == [InstanceState.READY]

@@ -205,6 +205,9 @@ def test_lookups_keep_their_place_in_the_order() -> None:
 
 def test_the_process_hears_what_it_needs_and_frontends_map_its_memory() -> None:
     served = Served()
+    served.core.lost(served.cache, DEATH, served.now)
+    served.advance(2)
+    served.cache = served.of("cache")[-1].token
     welcome, *regions = served.tell(served.cache, Hello(PROTOCOL, "cache", 1))
     assert isinstance(welcome, Welcome)
     assert regions == [RegionOpened(f"tidepool-s-{served.worker}-0")]

@@ -1,8 +1,10 @@
 """Requests whose frontends and workers die, whose clients go away, whose models change under them."""
 
 from broker.messages import ErrorCode, Part
+from broker.requests import OUTAGE_SECONDS
+from configs.description import DynamicBatching, QueuePolicy
 from tests.unit.broker.describe import batching, description, infer
-from tests.unit.broker.world import World
+from tests.unit.broker.world import Process, World
 
 
 def test_nothing_is_sent_to_a_dead_frontend_when_its_requests_are_in_order() -> None:
@@ -29,6 +31,73 @@ def test_requests_that_were_queued_without_batching_are_batched_by_their_shapes(
     world.describe(description("a", batching=batching()))
     world.settle()
     world.check_settled()
+
+
+def policies(*levels: QueuePolicy, delay: float = 0.0) -> DynamicBatching:
+    """Batches of one, and these levels from 1 on."""
+    return DynamicBatching((1,), delay, False, len(levels), dict(enumerate(levels, start=1)))
+
+
+def test_what_waits_keeps_its_timeout_and_its_priority_when_its_model_gets_other_settings() -> None:
+    world = World()
+    brief = QueuePolicy(default_timeout=30.0, allow_timeout_override=True)
+    world.start(description("a", batching=policies(brief, brief), max_batch_size=1))
+    frontend, (worker,) = world.frontends[0], world.workers
+    world.ask(frontend, infer(0, "a", (1, 4)))
+    world.begin(worker)
+    own = world.ask(frontend, infer(0, "a", (1, 4), priority=1, timeout_us=5_000_000))
+    own.allowed.add(ErrorCode.UNAVAILABLE)
+    late = world.ask(frontend, infer(0, "a", (1, 4), priority=3))
+    early = world.ask(frontend, infer(0, "a", (1, 4), priority=1))
+    world.advance(3.0)
+    world.describe(description("a", batching=policies(brief, brief, QueuePolicy()), max_batch_size=1))
+    world.advance(1.9)
+    assert not own.is_answered
+    world.advance(0.2)
+    assert own.responses[0].error == "Request timeout expired"
+    world.finish(worker)
+    world.deliver(worker)
+    (item,) = world.begin(worker).items
+    assert item.request_id == early.infer.request_id, "though it came later"
+    world.advance(60.0)
+    assert not late.is_answered, "its level is a new one, without a timeout"
+
+
+def test_other_settings_count_at_once_for_what_waits() -> None:
+    world = World()
+    world.start(description("a", batching=batching(delay=100.0)))
+    record = world.ask(world.frontends[0], infer(0, "a", (1, 4)))
+    assert not record.worker
+    world.describe(description("a", batching=batching()))
+    assert record.worker
+
+
+def test_a_timeout_that_is_new_counts_for_what_waits_behind_a_long_execution() -> None:
+    world = World()
+    world.start(description("a", batching=policies(QueuePolicy()), max_batch_size=1))
+    frontend, (worker,) = world.frontends[0], world.workers
+    world.ask(frontend, infer(0, "a", (1, 4)))
+    world.begin(worker)
+    waiting = world.ask(frontend, infer(0, "a", (1, 4)))
+    waiting.allowed.add(ErrorCode.UNAVAILABLE)
+    world.advance(1.0)
+    world.describe(description("a", batching=policies(QueuePolicy(default_timeout=5.0)), max_batch_size=1))
+    world.advance(3.9)
+    assert not waiting.is_answered
+    world.advance(0.2)
+    assert waiting.responses[0].error == "Request timeout expired"
+
+
+def test_what_came_back_from_a_dead_worker_stays_first_when_its_model_gets_other_settings() -> None:
+    world = World()
+    world.start(description("a", batching=policies(QueuePolicy(), QueuePolicy()), max_batch_size=1))
+    frontend = world.frontends[0]
+    back = world.ask(frontend, infer(0, "a", (1, 4), priority=2))
+    world.ask(frontend, infer(0, "a", (1, 4), priority=1))
+    world.bury(world.workers[0])
+    world.describe(description("a", batching=policies(QueuePolicy(default_timeout=0.001)), max_batch_size=1))
+    world.boot(world.workers[0])
+    assert back.worker
 
 
 def test_a_response_that_waits_for_its_turn_can_be_read_after_the_death_of_its_worker() -> None:
@@ -179,3 +248,51 @@ def test_a_worker_that_is_being_killed_is_not_believed_any_more() -> None:
     assert not record.is_answered, "it has been given up, and is not answered twice"
     world.bury(worker)
     assert record.worker not in ("", worker.token)
+
+
+def down(world: World) -> Process:
+    """The model's only worker has died; the one that takes its place is loading."""
+    world.bury(world.workers[0])
+    (fresh,) = world.workers
+    world.greet(fresh)
+    return fresh
+
+
+def test_requests_wait_for_a_replacement_however_long_it_loads() -> None:
+    world = World()
+    world.start(description("a"))
+    fresh = down(world)
+    early = world.ask(world.frontends[0], infer(0, "a"))
+    world.advance(10 * OUTAGE_SECONDS)
+    late = world.ask(world.frontends[0], infer(0, "a"))
+    world.advance(1.0)
+    assert not early.is_answered
+    world.hear(fresh)
+    world.load(fresh)
+    world.settle()
+    assert [record.responses[0].code for record in (early, late)] == [ErrorCode.OK] * 2
+
+
+def test_requests_are_refused_when_the_replacement_does_not_come() -> None:
+    world = World()
+    world.start(description("a"))
+    fresh = down(world)
+    early = world.ask(world.frontends[0], infer(0, "a"))
+    world.advance(2 * OUTAGE_SECONDS)
+    world.hear(fresh)
+    world.load(fresh, "no GPU")
+    world.bury(fresh)
+    assert early.responses[0].code == ErrorCode.UNAVAILABLE
+    late = world.ask(world.frontends[0], infer(0, "a"))
+    assert late.responses[0].code == ErrorCode.UNAVAILABLE
+
+
+def test_a_version_whose_worker_died_is_not_looked_after_for_ever() -> None:
+    world = World()
+    parameters = {"retry_on_crash": "false", "execution_timeout_ms": "5000"}
+    world.start(description("a", parameters=parameters))
+    world.ask(world.frontends[0], infer(0, "a"))
+    world.begin(world.workers[0])
+    world.bury(world.workers[0])
+    world.settle()
+    world.check_settled()

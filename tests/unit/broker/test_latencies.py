@@ -29,7 +29,7 @@ def test_a_quantile_is_right_within_two_percent(values: list[float], quantile: f
         summary.observe(value, now=100.0)
     exact = sorted(values)[max(1, math.ceil(quantile * len(values))) - 1]
     ((labels, found, _), *_) = summary.samples({}, (quantile,), now=100.0)
-    assert labels == {"quantile": f"{quantile:g}"}
+    assert labels == {"quantile": repr(quantile).removesuffix(".0")}
     assert found == pytest.approx(exact, rel=0.02)
 
 
@@ -50,7 +50,7 @@ def test_the_optional_kinds_are_off_until_asked_for() -> None:
     latencies.responded(0.2)
     assert latencies.first_response is None
     assert not latencies.summaries
-    latencies.configure(MetricsConfig(histogram_latencies=True, summary_latencies=True))
+    latencies.configure(MetricsConfig(histogram_latencies=True, summary_latencies=True), {})
     latencies.succeeded([5000], [1000], [(0, 10, 20, 30)], [1.0])
     latencies.responded(0.2)
     assert latencies.first_response is not None

@@ -28,6 +28,15 @@ def open_all(opened: ExitStack, **settings: object) -> Ports:
     return ports
 
 
+def frontend(port: int) -> socket.socket:
+    """A socket as grpcio makes them."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind(("127.0.0.1", port))
+    return made
+
+
 def test_listeners_listen_and_the_grpc_port_is_held(opened: ExitStack) -> None:
     ports = open_all(opened)
     assert set(ports.listeners) == {"http", "metrics"}
@@ -36,9 +45,7 @@ def test_listeners_listen_and_the_grpc_port_is_held(opened: ExitStack) -> None:
         opened.enter_context(socket.create_connection(ports.addresses()[role]))
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(ports.addresses()["grpc"])
-    frontend = opened.enter_context(socket.socket())
-    frontend.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    frontend.bind(ports.addresses()["grpc"])
+    opened.enter_context(frontend(ports.addresses()["grpc"][1]))
 
 
 def test_what_is_switched_off_is_not_opened(opened: ExitStack) -> None:
@@ -68,6 +75,30 @@ def test_two_servers_share_a_port_only_when_both_want_to(opened: ExitStack) -> N
     first.reservations["grpc"].listen()  # as its frontend does
     with pytest.raises(StartError, match="cannot serve grpc"):
         open_all(opened, grpc_port=grpc)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_the_grpc_port_is_taken_before_its_frontends_listen_and_while_they_are_dead(
+    opened: ExitStack, address: str
+) -> None:
+    port = open_all(opened).addresses()["grpc"][1]
+    for _ in range(2):
+        with pytest.raises(StartError, match="cannot serve grpc"):
+            open_all(opened, grpc_port=port, grpc_address=address)
+        with frontend(port) as one, frontend(port) as another:
+            one.listen()
+            another.listen()
+            opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+
+
+def test_a_server_starts_again_where_the_last_ones_connections_linger(opened: ExitStack) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as last:
+        port = last.getsockname()[1]
+        client = opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+        last.accept()[0].close()  # this end waits for a minute now
+        assert client.recv(1) == b""
+    client.close()
+    assert open_all(opened, grpc_port=port).addresses()["grpc"] == ("127.0.0.1", port)
 
 
 def test_an_address_that_is_none() -> None:

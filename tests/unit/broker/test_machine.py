@@ -84,6 +84,7 @@ def test_what_a_gpu_does_not_measure_is_left_out() -> None:
     nvml = Nvml()
     machine = Machine(False, nvml)
     assert machine.sample() == {
+        "gpu_uuids": {"0": "GPU-0", "1": "GPU-1"},
         "nv_gpu_utilization": {"GPU-0": 0.25, "GPU-1": 0.25},
         "nv_gpu_memory_total_bytes": {"GPU-0": 100, "GPU-1": 101},
         "nv_gpu_memory_used_bytes": {"GPU-0": 40, "GPU-1": 40},

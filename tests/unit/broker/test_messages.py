@@ -31,7 +31,7 @@ REF = TensorRef("IN", "FP32", (2, 2), 16, None, "tidepool-s-f-0", 64, 1, 2)
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: str(cls.__name__))
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_every_message_survives_the_way(cls: type[Any], data: st.DataObject) -> None:
     message = data.draw(MESSAGES[cls])

@@ -3,10 +3,15 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from broker import models
 from broker.latencies import Sample
 from broker.messages import ErrorCode, MemorySampled
 from broker.metrics import families
+from broker.models import InstanceState, Version
+from configs.description import Instance
 from configs.metrics_config import MetricsConfig
 from tests.unit.broker.describe import batching, description, infer
 from tests.unit.broker.world import World
@@ -34,7 +39,15 @@ def served(requests: int = 3, failures: int = 1, **settings: Any) -> World:
 def page(world: World, config: MetricsConfig = DEFAULT, system: Any = None) -> dict[str, list[Sample]]:
     found = families(world.core.models, {4711: 5000}, system or {}, config, world.now)
     assert len({family["name"] for family in found}) == len(found)
+    for family in found:
+        check_unique(family)
     return {family["name"]: family["samples"] for family in found}
+
+
+def check_unique(family: dict[str, Any]) -> None:
+    """Prometheus refuses the whole page when it has a series twice."""
+    series = [(tuple(sorted(labels.items())), end) for labels, _, end in family["samples"]]
+    assert len(set(series)) == len(series), f"a series of {family['name']} is there twice"
 
 
 def value(samples: list[Sample], suffix: str = "", **labels: str) -> float:
@@ -137,6 +150,72 @@ def test_the_machine_has_gauges_without_labels_and_gpus_have_their_uuid() -> Non
     assert found["nv_gpu_utilization"] == []
 
 
+def on_gpus(*devices: str) -> World:
+    """A world whose model has an instance on each of these devices (`""`: the CPU), which answers one request."""
+    specs = [Instance(f"a_{n}", "KIND_GPU" if gpu else "KIND_CPU", gpu, gpu, gpu) for n, gpu in enumerate(devices)]
+    world = World(metrics_config=("histogram_latencies=true", "summary_latencies=true"))
+    world.start(description("a", instances=tuple(specs)))
+    for _ in specs:
+        world.ask(world.frontends[0], infer(0, "a"))
+    for worker in world.workers:
+        world.begin(worker)
+    world.advance(0.5)
+    for worker in world.workers:
+        world.finish(worker, seconds=0.25)
+        world.deliver(worker)
+    return world
+
+
+UUIDS = {"gpu_uuids": {"0": "GPU-a", "1": "GPU-bcd"}}
+
+
+def test_what_a_gpu_did_has_its_uuid() -> None:
+    found = page(on_gpus("0", "GPU-b", "GPU-b"), EVERYTHING, UUIDS)
+    for name, number in (("nv_inference_count", [1, 2]), ("nv_inference_exec_count", [1, 2])):
+        assert [(labels, n) for labels, n, _ in found[name]] == [
+            ({**LABELS, "gpu_uuid": uuid}, n) for uuid, n in zip(("GPU-a", "GPU-bcd"), number, strict=True)
+        ]
+    assert {labels["gpu_uuid"] for labels, _, _ in found["nv_inference_request_failure"]} == {"GPU-a", "GPU-bcd"}
+    assert value(found["nv_inference_queue_summary_us"], "_count", gpu_uuid="GPU-a") == 1
+    assert value(found["nv_inference_first_response_histogram_ms"], "_count", gpu_uuid="GPU-bcd") == 2
+    assert value(found["nv_inference_compute_infer_duration_us"], gpu_uuid="GPU-a") == pytest.approx(250_000, rel=0.01)
+    assert found["nv_inference_pending_request_count"] == [(LABELS, 0, "")], "the queue is the model's"
+
+
+def test_what_no_gpu_did_has_no_uuid() -> None:
+    found = page(on_gpus("0", ""), system=UUIDS)["nv_inference_request_success"]
+    assert found == [({**LABELS, "gpu_uuid": "GPU-a"}, 1, ""), (LABELS, 1, "")]
+
+
+def test_failures_before_an_execution_are_no_gpus() -> None:
+    world = on_gpus("0")
+    world.ask(world.frontends[0], infer(0, "a"))
+    world.cancel(world.ask(world.frontends[0], infer(0, "a")))
+    world.begin(world.workers[0])
+    world.finish(world.workers[0], ErrorCode.INTERNAL)
+    world.deliver(world.workers[0])
+    rows = page(world, system=UUIDS)["nv_inference_request_failure"]
+    failed = {(labels["reason"], labels.get("gpu_uuid")) for labels, count, _ in rows if count}
+    assert failed == {("BACKEND", "GPU-a"), ("CANCELED", None)}
+
+
+def test_uuids_that_are_not_known_are_left_out() -> None:
+    assert page(on_gpus("0", "1"))["nv_inference_count"] == [(LABELS, 2, "")]
+
+
+def test_a_model_chooses_the_buckets_of_its_histogram() -> None:
+    control = {
+        "metric_identifier": {"family": "nv_inference_first_response_histogram_ms"},
+        "histogram_options": {"buckets": [0.5, 600.0]},
+    }
+    world = World(metrics_config=("histogram_latencies=true",))
+    world.start(description("a", config={"model_metrics": {"metric_control": [control]}}), description("b"))
+    rows = page(world, EVERYTHING)["nv_inference_first_response_histogram_ms"]
+    bounds = {(labels["model"], labels["le"]) for labels, _, suffix in rows if suffix == "_bucket"}
+    assert {bound for model, bound in bounds if model == "a"} == {"0.5", "600", "+Inf"}
+    assert {bound for model, bound in bounds if model == "b"} == {"100", "500", "2000", "5000", "+Inf"}
+
+
 def test_each_instance_shows_its_process() -> None:
     world = served()
     found = page(world)
@@ -158,3 +237,45 @@ def test_what_the_repository_process_has_sampled_is_on_the_page_of_the_core() ->
     found = {family["name"]: family["samples"] for family in world.core._metrics()}
     assert found["nv_cpu_memory_total_bytes"] == [({}, 12, "")]
     assert value(found["tidepool_instance_memory_bytes"]) == 9000
+
+
+def test_an_instance_on_its_way_out_does_not_repeat_the_series_of_the_one_that_takes_its_name() -> None:
+    world = World()
+    world.start(description("a", count=2))
+    for worker in world.workers:
+        world.ask(world.frontends[0], infer(0, "a"))
+        world.begin(worker)
+    world.describe(description("a", count=1))
+    world.describe(description("a", count=2))
+    (version,) = world.core.models["a"].versions.values()
+    assert sorted(instance.key for instance in version.instances) == ["a_0_0", "a_0_1", "a_0_1"]
+    rows = page(world)["tidepool_instance_ready"]
+    assert sorted((labels["instance"], ready) for labels, ready, _ in rows) == [("a_0_0", 1.0), ("a_0_1", 0.0)]
+
+
+INSTANCES = st.lists(
+    st.tuples(
+        st.sampled_from(["a_0_0", "a_0_1"]),
+        st.sampled_from(["", "0"]),
+        st.sampled_from(InstanceState),
+        st.sampled_from([{}, {"crash": 1}, {"crash": 2, "hung": 1}]),
+    ),
+    max_size=5,
+)
+
+
+@given(INSTANCES)
+def test_no_series_is_there_twice_whatever_instances_there_are(found: list[Any]) -> None:
+    version = Version.create(description("a"), 1)
+    for name, device, state, restarts in found:
+        spec = Instance(name, "KIND_GPU", device, device, device)
+        version.instances.append(models.Instance(spec, version, state, pid=4711, restarts=restarts))
+    model = models.Model("a", versions={1: version})
+    pages = families({"a": model}, {4711: 5000}, {}, EVERYTHING, 0.0)
+    for family in pages:
+        check_unique(family)
+    (ready,) = [family["samples"] for family in pages if family["name"] == "tidepool_instance_ready"]
+    named = {(name, device or "cpu") for name, device, _, _ in found}
+    assert {(labels["instance"], labels["device"]) for labels, _, _ in ready} == named
+    serving = {(n, d or "cpu") for n, d, state, _ in found if state is InstanceState.READY}
+    assert {(labels["instance"], labels["device"]) for labels, is_ready, _ in ready if is_ready} == serving

@@ -1,5 +1,6 @@
 """Metrics that models define: shared by equal names and labels, gone with their last holder."""
 
+import math
 from typing import Any
 
 import pytest
@@ -90,13 +91,28 @@ def test_gauges_and_histograms() -> None:
         ("size", "histogram", {}, (), "a histogram needs buckets"),
         ("size", "histogram", {}, (2.0, 1.0), "Bucket Boundaries must be strictly sorted"),
         ("size", "histogram", {}, (1.0, 1.0), "Bucket Boundaries must be strictly sorted"),
+        ("size", "histogram", {}, (1.0, math.inf), "Bucket Boundaries must be strictly sorted"),
+        ("size", "histogram", {}, (math.nan,), "Bucket Boundaries must be strictly sorted"),
+        ("size", "histogram", {"le": "1"}, (1.0,), "'le' is the label of a histogram's buckets"),
+        ("size_count", "counter", None, (), "'size_count' is part of another metric family"),
+        ("size_bucket", "histogram", None, (), "'size_bucket' is part of another metric family"),
+        ("depth", "histogram", None, (), "'depth_sum' is part of another metric family"),
     ],
 )
 def test_what_is_refused(name: str, kind: str, labels: Any, buckets: tuple[float, ...], text: str) -> None:
     metrics = counter("w")
     declare(metrics, "w", "size", "histogram")
+    declare(metrics, "w", "depth_sum", "gauge")
     with pytest.raises(Rejected, match=text):
         declare(metrics, "w", name, kind, labels, buckets)
+
+
+def test_buckets_that_are_close_to_each_other_are_two() -> None:
+    metrics = CustomMetrics()
+    declare(metrics, "w", "size", "histogram")
+    declare(metrics, "w", "size", "histogram", {}, (1000001.0, 1000002))
+    bounds = [labels["le"] for labels, _, suffix in samples(metrics, "size") if suffix == "_bucket"]
+    assert bounds == ["1000001", "1000002", "+Inf"]
 
 
 @pytest.mark.parametrize("operation", ["set", "observe", "nonsense"])

@@ -91,6 +91,15 @@ def test_what_comes_back_from_a_dead_worker_goes_first_and_has_no_timeout() -> N
     assert numbers(queue) == [2]
 
 
+def test_what_has_left_is_not_remembered_until_its_timeout() -> None:
+    queue = PolicyQueue({0: QueuePolicy(default_timeout=1e6, allow_timeout_override=True)}, default_level=0)
+    queue.enqueue(request(0, timeout_us=1_000_000))  # stays, and is the first to time out
+    for number in range(1, 2000):
+        queue.enqueue(request(number))
+        assert queue.remove(list(queue)[-1])
+    assert len(queue._expiries) < 100, "which grows with each request of a server that runs for months"
+
+
 @dataclass(frozen=True)
 class Step:
     action: str

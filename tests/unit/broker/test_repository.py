@@ -15,6 +15,7 @@ from broker.messages import (
     ModelRejected,
     ModelRemoved,
     RepositoryListed,
+    WatchRepository,
 )
 from broker.repository import Watcher
 from configs import server
@@ -410,3 +411,23 @@ def test_a_file_that_is_gone_changes_nothing(tmp_path: Path) -> None:
     assert message.text.endswith("; nothing was changed")
     repository.write(ONE)
     assert counts(repository.look()) == [("a", 1)]
+
+
+def test_one_that_takes_over_serves_what_clients_wanted_and_leaves_the_rest_alone(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, "explicit", load_model=("a",))
+    for name in ("a", "b", "c"):
+        repository.write(name)
+    repository.watcher.take_over(WatchRepository(False, ("b",), ("c",)))
+    assert short(repository.watcher.scan(is_first=True)) == [("listed", "a b c"), ("described", "b")]
+    edited = CONFIG + "max_batch_size: 4"
+    for name in ("a", "b", "c"):
+        repository.write(name, edited)
+    repository.watcher.look()
+    assert short(repository.watcher.look()) == [("described", "b")]
+
+
+def test_the_first_serves_the_models_of_the_start(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, "explicit", load_model=("a",))
+    repository.write("a")
+    repository.watcher.take_over(WatchRepository(True, (), ()))
+    assert ("described", "a") in short(repository.watcher.scan(is_first=True))

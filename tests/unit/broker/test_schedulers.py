@@ -1,14 +1,16 @@
 """Which requests run together, by Triton's examples; and whatever comes, none is lost and none overtakes."""
 
 import time
+from functools import cache
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.queue import QueueFull
 from broker.request import Request
-from broker.schedulers import DefaultScheduler, DynamicScheduler, make
+from broker.schedulers import DefaultScheduler, DynamicScheduler, Scheduler, make
 from configs.description import DynamicBatching, QueuePolicy, TensorSpec
 from tests.unit.broker.describe import batching, description, infer
 
@@ -185,12 +187,75 @@ def test_nothing_is_lost_or_overtakes_or_is_too_large(
     assert len(scheduler) == 0
 
 
-def test_a_long_queue_is_not_walked_for_every_batch() -> None:
-    levels = DynamicBatching((8,), 0.0, False, 2, {level: QueuePolicy() for level in (1, 2, 3)})
-    for each in (DynamicBatching((8,)), levels):
-        scheduler = DynamicScheduler(each, 8)
-        for number in range(20_000):
-            scheduler.enqueue(request(number))
-        began = time.process_time()
-        assert sizes(scheduler, 1.0) == [8] * 2500
-        assert time.process_time() - began < 2
+OWN = QueuePolicy(default_timeout=100.0, allow_timeout_override=True, rejects=False)
+LEVELS = {1: QueuePolicy(), 2: OWN}
+LONG = 10_000
+"""Requests of a queue that takes minutes if each step walks it."""
+
+
+@cache
+def many() -> list[Request]:
+    """Requests of which the last to come are the first to time out."""
+    requests = [request(number, enqueued=number / LONG) for number in range(LONG)]
+    for number, each in enumerate(requests):
+        each.message = each.message._replace(timeout_us=90_000_000 - 2000 * number, priority=2)
+    return requests
+
+
+def long(scheduler: Scheduler) -> list[Request]:
+    for each in many():
+        scheduler.enqueue(each)
+    return many()
+
+
+@pytest.mark.parametrize("delay", [0.0, 1000.0])
+@pytest.mark.parametrize("policies", [{0: QueuePolicy()}, LEVELS])
+def test_a_long_queue_is_not_walked_for_every_batch(delay: float, policies: dict[int, QueuePolicy]) -> None:
+    scheduler = DynamicScheduler(DynamicBatching((2,), delay, False, max(policies), policies), 2)
+    long(scheduler)
+    began = time.process_time()
+    for _ in range(LONG // 2):
+        scheduler.deadline()
+        assert len(scheduler.next_batch(1.0, True)) == 2
+    assert time.process_time() - began < 0.6
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("asked", [None, DynamicBatching((8,)), DynamicBatching((8,), 0.1, False, 2, LEVELS)])
+def test_a_long_queue_is_not_walked_for_who_leaves_it(asked: DynamicBatching | None, order: int) -> None:
+    scheduler = make(description(batching=asked))
+    requests = long(scheduler)
+    began = time.process_time()
+    assert all(scheduler.remove(each) for each in requests[::order])
+    assert time.process_time() - began < 0.6
+    assert len(scheduler) == 0
+
+
+def test_a_long_queue_is_not_walked_for_each_that_has_waited_too_long() -> None:
+    scheduler = DynamicScheduler(DynamicBatching((8,), 0.1, False, 2, LEVELS), 8)
+    requests = long(scheduler)
+    began = time.process_time()
+    while (expiry := scheduler.next_expiry()) is not None:
+        assert scheduler.expire(expiry) == [], "they only move back"
+    assert time.process_time() - began < 0.6
+    assert scheduler.drain() == requests[::-1]
+
+
+# ------------------------------------------------------------------------------------------- other settings
+
+
+@pytest.mark.parametrize("scheduler", [DefaultScheduler(), dynamic(2)])
+def test_what_waited_under_other_settings_keeps_its_place(scheduler: Scheduler) -> None:
+    first, second = request(1), request(2)
+    scheduler.readmit(first)
+    scheduler.readmit(second)
+    assert scheduler.drain() == [first, second]
+
+
+def test_nobody_is_refused_who_waited_under_other_settings() -> None:
+    scheduler = DynamicScheduler(DynamicBatching((8,), 0.0, False, 0, {0: QueuePolicy(max_queue_size=1)}), 8)
+    for number in range(3):
+        scheduler.readmit(request(number))
+    assert len(scheduler) == 3
+    with pytest.raises(QueueFull):
+        scheduler.enqueue(request(3))

@@ -32,6 +32,7 @@ def record(number: int = 1, **changes: Any) -> dict[str, Any]:
     return {
         "id": number,
         "is_last": False,
+        "levels": ["TIMESTAMPS"],
         "trace": "a" * 32,
         "parent_span": "",
         "spans": {name: f"{index:016x}" for index, name in enumerate(SPANS, 1)},
@@ -55,6 +56,21 @@ def test_a_trace_file_has_one_object_for_the_request_and_one_for_each_time_stamp
     assert stamps[0] == {"id": 1, "timestamps": [{"name": "HTTP_RECV_START", "ns": 1}]}
     assert len(stamps) == len(STAMPS)
     assert "request_id" not in triton_events(record(request_id=""))[0]
+
+
+def test_tensors_follow_the_time_stamps_or_stand_alone() -> None:
+    tensors = [("TENSOR_QUEUE_INPUT", "IN", "1,2.5", "2", "FP32")]
+    both = triton_events(record(levels=["TIMESTAMPS", "TENSORS"], tensors=tensors))
+    assert len(both) == 1 + len(STAMPS) + 1
+    alone = triton_events(record(levels=["TENSORS"], tensors=tensors))
+    tensor = {"name": "IN", "data": "1,2.5", "shape": "2", "dtype": "FP32"}
+    assert alone == both[-1:] == [{"id": 1, "activity": "TENSOR_QUEUE_INPUT", "tensor": tensor}]
+
+
+def test_a_span_of_a_request_lasts_until_its_response_has_left() -> None:
+    request = otlp_spans(record(timestamps=(*STAMPS, ("HTTP_SEND_START", 12), ("HTTP_SEND_END", 15))))[0]
+    assert (request["name"], request["endTimeUnixNano"]) == ("InferRequest", "1015")
+    assert [event["name"] for event in request["events"]][-2:] == ["HTTP_SEND_START", "HTTP_SEND_END"]
 
 
 def ids(path: Path) -> list[int]:
@@ -220,7 +236,7 @@ class Collector:
         self.arrived = arrived
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1/traces"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
 
 @pytest.fixture
@@ -233,7 +249,7 @@ def collector() -> Iterator[Collector]:
 
 def config(collector: Collector, **changes: Any) -> TraceConfig:
     fields = {"mode": "opentelemetry", "url": collector.url, "delay_ms": 0, **changes}
-    return TraceConfig(level="TIMESTAMPS", **fields)
+    return TraceConfig(levels=("TIMESTAMPS",), **fields)
 
 
 def test_spans_reach_a_collector(collector: Collector) -> None:

@@ -13,8 +13,8 @@ from broker.validation import Rejected
 from configs.trace import TraceConfig
 from tests.unit.broker.describe import description, infer
 
-FILE = TraceConfig(level="TIMESTAMPS", rate=1, file="/tmp/trace.json")
-OTEL = TraceConfig(level="TIMESTAMPS", rate=1, mode="opentelemetry", resource={"a": "b"})
+FILE = TraceConfig(levels=("TIMESTAMPS",), rate=1, file="/tmp/trace.json")
+OTEL = TraceConfig(levels=("TIMESTAMPS",), rate=1, mode="opentelemetry", resource={"a": "b"})
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"
 MODELS = {"m": None, "n": None}
@@ -78,6 +78,7 @@ def test_a_setting_that_is_taken_back_falls_to_the_server_and_to_the_start(nothi
 def test_unknown_settings_and_levels_are_ignored() -> None:
     tracing = Tracing(FILE, 1)
     assert update(tracing, colour=["blue"], trace_level=["FOO"])["trace_level"] == ["OFF"]
+    assert update(tracing, trace_level=["TENSORS", "TIMESTAMPS"])["trace_level"] == ["TIMESTAMPS", "TENSORS"]
     assert update(tracing, trace_level=["FOO", "TIMESTAMPS"])["trace_level"] == ["TIMESTAMPS"]
 
 
@@ -85,7 +86,6 @@ def test_unknown_settings_and_levels_are_ignored() -> None:
     ("name", "value", "error", "code"),
     [
         ("trace_level", ["OFF", "TIMESTAMPS"], "Expect only one trace level 'OFF' is specified", ErrorCode.INVALID_ARG),
-        ("trace_level", ["TENSORS"], "trace level 'TENSORS' is not supported", ErrorCode.INVALID_ARG),
         ("trace_rate", ["abc"], "Unable to parse 'trace_rate', got: abc", ErrorCode.INVALID_ARG),
         ("trace_rate", ["1", "2"], "expect only 1 value for 'trace_rate'", ErrorCode.INVALID_ARG),
         (
@@ -182,7 +182,7 @@ def test_a_model_can_be_traced_alone() -> None:
 
 
 def test_the_context_of_a_client_is_continued_whatever_the_rate() -> None:
-    tracing = Tracing(TraceConfig(level="TIMESTAMPS", rate=1000, count=0, mode="opentelemetry"), 1)
+    tracing = Tracing(TraceConfig(levels=("TIMESTAMPS",), rate=1000, count=0, mode="opentelemetry"), 1)
     assert tracing.begin("m", "") is None
     record = tracing.begin("m", PARENT)
     assert record is not None
@@ -195,10 +195,12 @@ def test_the_context_of_a_client_is_continued_whatever_the_rate() -> None:
 
 def test_a_step_belongs_to_the_trace_of_its_ensemble() -> None:
     for mode, file in (("triton", "t"), ("opentelemetry", "")):
-        tracing = Tracing(TraceConfig(mode=mode, file=file, level="TIMESTAMPS", rate=1), seed=1)
+        tracing = Tracing(TraceConfig(mode=mode, file=file, levels=("TIMESTAMPS", "TENSORS"), rate=1), seed=1)
         parent = tracing.begin("e", "")
         assert parent is not None
         step = tracing.begin_step(parent)
+        assert step["levels"] == parent["levels"] == ["TIMESTAMPS", "TENSORS"]
+        assert ("tensors" in step) is (mode == "triton")
         assert (step["id"], step["parent_id"], step["is_last"]) == (2, 1, False)
         if mode == "opentelemetry":
             assert step["trace"] == parent["trace"]
@@ -237,10 +239,10 @@ def test_a_malformed_context_is_none(header: str) -> None:
 
 
 def test_a_context_counts_for_nothing_in_trace_files_and_when_off() -> None:
-    tracing = Tracing(TraceConfig(level="TIMESTAMPS", rate=2, file="t"), 1)
+    tracing = Tracing(TraceConfig(levels=("TIMESTAMPS",), rate=2, file="t"), 1)
     assert tracing.begin("m", PARENT) is None
     record = tracing.begin("m", PARENT)
-    assert record == {"id": 1, "is_last": False}
+    assert record == {"id": 1, "is_last": False, "levels": ["TIMESTAMPS"]}
     assert tracing.context(record, "") == {}
     assert Tracing(TraceConfig(mode="opentelemetry"), 1).begin("m", PARENT) is None
 

@@ -54,7 +54,7 @@ from configs.description import ModelDescription
 from configs.server import ServerConfig
 from shm.ref import TensorRef
 
-READERS = ("http", "grpc")
+READERS = ("http", "grpc", "sagemaker")
 SERVER = "s"
 
 
@@ -384,7 +384,7 @@ class World:
         self.say(process, Hello(PROTOCOL, process.role, 4711))
         if process.role in READERS:
             self._open_region(process)
-        if process.role not in {"worker", "repository"}:
+        if process.role not in {"worker", "repository", "cache"}:
             self.say(process, Serving())
         self.deliver(process)
 
@@ -455,7 +455,8 @@ class World:
         self.apply(self.core.lost(process.token, death, self.now))
         for request_id, record in self.records.items():
             if record.is_answered and request_id not in answered and record.is_valid:
-                assert request_id in verdicts or record.is_ordered, "refused, and may be retried"
+                is_right = request_id in verdicts or record.is_ordered or self._is_out(record.version)
+                assert is_right, "refused, and may be retried"
             if request_id in verdicts and not record.is_ordered and not record.is_orphan:
                 assert record.is_answered, "a dead worker's request is forgotten"
 
@@ -494,10 +495,8 @@ class World:
         version = model.newest_ready() if model is not None else None
         is_refused = self.core.requests.is_stopping and frontend.role != "worker"
         record.version = version if is_valid and not is_refused else None
-        if record.version is not None:
-            is_down = record.version.down_since is not None
-            if is_down and self.now - (record.version.down_since or 0.0) > OUTAGE_SECONDS:
-                record.version = None
+        if self._is_out(record.version):
+            record.version = None
         if record.version is not None and record.version.preserves_order and frontend.role != "worker":
             self.versions.append(record.version)
             record.is_ordered = True
@@ -516,6 +515,12 @@ class World:
         elif record.is_answered:
             assert record.responses[0].code == ErrorCode.INVALID_ARG, "only a call that could never be answered"
         return record
+
+    def _is_out(self, version: Version | None) -> bool:
+        """All its instances have been dead for long, and none is on its way."""
+        if version is None or version.down_since is None or self.now - version.down_since <= OUTAGE_SECONDS:
+            return False
+        return not {i.state for i in version.instances} & {InstanceState.STARTING, InstanceState.LOADING}
 
     def calls_of(self, worker: Process) -> list[Record]:
         """What the models that a worker executes have called, and wait for."""
@@ -674,6 +679,9 @@ class World:
             assert not worker.lent, "output blocks that nobody will give back"
         assert set(self.regions.values()) <= set(self.processes), "regions of the dead"
         assert set(core.peers) == set(self.processes)
+        assert not core.requests._timed, "versions that execute nothing are looked after"
+        assert not core.fleet._stopping
+        assert not core.control._considered
 
     def _check_instances(self, version: Version) -> None:
         if version.state.value != "READY":

@@ -28,6 +28,13 @@ def test_what_vertex_ai_says_in_the_environment() -> None:
             cloud.from_environment({"AIP_HTTP_PORT": port})
 
 
+def test_what_sagemaker_says_in_the_environment() -> None:
+    ports = {"SAGEMAKER_BIND_TO_PORT": "8090", "SAGEMAKER_SAFE_PORT_RANGE": "21000-21999"}
+    assert cloud.from_environment(ports) == {"sagemaker_port": 8090, "sagemaker_safe_port_range": "21000-21999"}
+    with pytest.raises(ValueError, match=r"^SAGEMAKER_BIND_TO_PORT is 'x', which is no port$"):
+        cloud.from_environment({"SAGEMAKER_BIND_TO_PORT": "x"})
+
+
 def test_flags_win_over_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**ROUTES, "AIP_MODE": "PREDICTION", "AIP_HTTP_PORT": "7080"}.items():
         monkeypatch.setenv(name, value)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from configs import pbtxt
 from configs.description import DynamicBatching, ModelDescription, TensorSpec
 from configs.errors import ConfigError
+from configs.metrics_config import buckets
 from configs.model import describe
 from configs.proto.schema import message
 from configs.server import ServerConfig, load
@@ -416,7 +417,6 @@ def test_files_by_compute_capability_are_refused_on_a_gpu(described: Describe) -
     "text",
     [
         "optimization { priority: PRIORITY_MAX }",
-        "model_metrics { metric_control { } }",
         'instance_group { host_policy: "p" }',
     ],
 )
@@ -633,3 +633,17 @@ def test_a_warm_up_is_reported_as_it_stands(described: Describe) -> None:
     (sample,) = found.config["model_warmup"]
     given = {"data_type": "TYPE_FP32", "dims": [4], "random_data": True}
     assert sample == {"name": "w", "batch_size": 1, "inputs": {"I": given}, "count": 0}
+
+
+# --- metrics
+
+
+def test_buckets_of_histograms_have_to_ascend(described: Describe) -> None:
+    family = 'metric_identifier { family: "nv_inference_first_response_histogram_ms" }'
+    good = f"model_metrics {{ metric_control {{ {family} histogram_options {{ buckets: [ 0.5, 1, 20 ] }} }} }}"
+    config = described(good).config
+    assert buckets(config) == {"nv_inference_first_response_histogram_ms": (0.5, 1.0, 20.0)}
+    for text in (good.replace("20", "1"), good.replace("20", "nan")):
+        (line,) = lines_of(described, text)
+        assert line.endswith("'buckets' of 'model_metrics' must ascend for m")
+    assert buckets(described("model_metrics { metric_control { } }").config) == buckets(described("").config) == {}

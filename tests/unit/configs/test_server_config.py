@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from configs import trace
 from configs.errors import ConfigError
 from configs.foreign import FOREIGN, Foreign
 from configs.options import Option, flag_of
 from configs.proto.schema import message
 from configs.server import ServerConfig, load, reload_entries
 from configs.settings import OPTIONS, SETTINGS, help_text
+from configs.trace import TraceConfig
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "configs").glob("**/*.pbtxt"))
 GPU_EXAMPLE = Path(__file__).parents[3] / "configs/examples/gpu.pbtxt"
@@ -201,31 +203,41 @@ def test_a_repository_has_to_be_a_directory(repository: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--htp-port=1"], "Bad option: \"--htp-port\"; did you mean '--http-port'?"),
-        (["--zzz"], 'Bad option: "--zzz"'),
+        (["--htp-port=1"], "Bad option: \"--htp-port\". did you mean '--http-port'?"),
+        (["--zzz"], 'Bad option: "--zzz".'),
         (["stray"], "Unexpected argument: stray"),
         (["--http-port"], "--http-port: a value is missing, write --http-port=VALUE"),
-        (["--http-port=many"], "--http-port: 'many' is not an integer"),
+        (["--http-port=many"], "--http-port: Invalid option value. Got many, which is no integer"),
         (["--http-port=70000"], "--http-port: 70000 is not allowed, must be 0 to 65535"),
-        (["--http-max-input-size=0"], "--http-max-input-size: 0 is not allowed, must be 1 to 9223372036854775807"),
         (
             ["--rate-limit-resource=R"],
             "rate_limit_resource: --rate-limit-resource option format is '<resource_name>:<count>:<device>' or "
             "'<resource_name>:<count>'. Got R",
         ),
         (["--rate-limit-resource=R:x"], "rate_limit_resource: Invalid option value. Got x"),
-        (["--rate-limit=maybe"], "--rate-limit: 'maybe' is none of off, execution_count"),
-        (["--metrics-interval-ms=nan"], "--metrics-interval-ms: nan is not allowed, must be 1 to 2147483647"),
-        (["--metrics-interval-ms=x"], "--metrics-interval-ms: 'x' is not a number"),
+        (["--rate-limit=maybe"], "invalid argument for --rate-limit: 'maybe' is none of off, execution_count"),
+        (["--http-max-input-size=0"], "Error: --http-max-input-size must be greater than 0. Got 0"),
+        (["--metrics-interval-ms=nan"], "Error: --metrics-interval-ms must be greater than 0. Got nan"),
+        (["--metrics-interval-ms=x"], "--metrics-interval-ms: Invalid option value. Got x, which is no number"),
         (["--allow-http=maybe"], "--allow-http: invalid value for bool option: maybe (true, on, 1, false, off or 0"),
-        (["--model-control-mode=pol"], "--model-control-mode: 'pol' is none of none, poll"),
-        (["--model-control-mode=some"], "--model-control-mode: 'some' is none of none, poll, explicit"),
+        (
+            ["--model-control-mode=pol"],
+            "invalid argument for --model-control-mode: 'pol' is none of none, poll",
+        ),
+        (
+            ["--model-control-mode=some"],
+            "invalid argument for --model-control-mode: 'some' is none of none, poll, explicit",
+        ),
+        (["--model-config-name="], "Error: empty argument for --model-config-name"),
         (["--load-model=m"], "Error: Use of '--load-model' requires setting '--model-control-mode=explicit' as well."),
         (
             ["--model-control-mode=explicit", "--load-model=*", "--load-model=m"],
             "Wildcard model name '*' must be the ONLY startup model if specified at all.",
         ),
-        (["--model-namespacing=true"], "--model-namespacing is refused: Model namespaces are not built yet."),
+        (
+            ["--model-load-gpu-limit=0:0.5"],
+            "--model-load-gpu-limit is refused: Limits of GPU memory are not built yet.",
+        ),
         (["--grpc-server-cert=/nowhere"], "grpc_server_cert: '/nowhere' cannot be read"),
         (["--http-restricted-api=health,nope:k=v"], "http_restricted_api: unknown restricted api 'nope'"),
         (["--grpc-restricted-protocol=health"], "grpc_restricted_protocol: 'health': write <protocol>"),
@@ -249,15 +261,22 @@ def test_wrong_flags(repository: Path, flags: list[str], expected: str) -> None:
     assert line.startswith(expected)
 
 
+def test_older_flags_for_traces_still_count(repository: Path) -> None:
+    older = ["--trace-file=/tmp/t", "--trace-level=TIMESTAMPS", "--trace-rate=5", "--trace-count=2"]
+    config = load([f"--model-repository={repository}", *older, "--trace-log-frequency=1", "--trace-config=rate=7"])
+    assert trace.parse(config.trace_config) == TraceConfig(("TIMESTAMPS",), 7, 2, "triton", "/tmp/t", 1)
+    assert "--trace-level is deprecated, use --trace-config" in config.warnings
+
+
 def test_all_problems_are_said_at_once(load_text: Callable[..., ServerConfig]) -> None:
-    lines = lines_of(lambda: load_text("http_port: 70000 model_namespacing: true", "--nope", "--grpc-port=x"))
+    lines = lines_of(lambda: load_text('http_port: 70000 model_load_gpu_limit: "0:0.5"', "--nope", "--grpc-port=x"))
     assert len(lines) == 4
     assert any(re.search(r"server\.pbtxt:1:1: http_port: 70000 is not allowed", line) for line in lines)
 
 
 def test_a_misspelt_flag_is_not_said_to_be_missing_too() -> None:
     assert lines_of(lambda: load(["--modl-repository=/m"])) == (
-        "Bad option: \"--modl-repository\"; did you mean '--model-repository'?",
+        "Bad option: \"--modl-repository\". did you mean '--model-repository'?",
     )
 
 

@@ -10,7 +10,7 @@ ON = "level=TIMESTAMPS"
 
 
 def test_nothing_is_traced_by_default() -> None:
-    assert parse(()) == TraceConfig(level="OFF", rate=1000, count=-1, mode="triton", log_frequency=0)
+    assert parse(()) == TraceConfig(levels=("OFF",), rate=1000, count=-1, mode="triton", log_frequency=0)
 
 
 def test_every_setting_has_its_field() -> None:
@@ -32,15 +32,20 @@ def test_every_setting_has_its_field() -> None:
     )
     resource = {"service.name": "mine", "query": "a=b"}
     assert config == TraceConfig(
-        "TIMESTAMPS", 3, 10, "opentelemetry", "/tmp/t=1.json", 5, "https://collector/v1/traces", resource, 7, 100, 8
+        ("TIMESTAMPS",), 3, 10, "opentelemetry", "/tmp/t=1.json", 5, "https://collector/v1/traces", resource, 7, 100, 8
     )
+
+
+def test_levels_add_up() -> None:
+    for given in (["level=TENSORS", ON], [ON, "level=OFF", "level=tensors"]):
+        assert parse([*given, "triton,file=/tmp/t"]).levels == ("TIMESTAMPS", "TENSORS")
 
 
 @pytest.mark.parametrize(
     ("given", "level"), [("timestamps", "TIMESTAMPS"), ("min", "TIMESTAMPS"), ("true", "TIMESTAMPS"), ("off", "OFF")]
 )
 def test_levels_are_known_by_their_old_names(given: str, level: str) -> None:
-    assert parse([f"level={given}", "triton,file=t"]).level == level
+    assert parse([f"level={given}", "triton,file=t"]).levels == (level,)
 
 
 def test_the_last_of_several_values_counts() -> None:
@@ -56,7 +61,7 @@ def test_the_last_of_several_values_counts() -> None:
         (["triton,url=http://x"], "unknown trace setting 'triton,url'"),
         (["opentelemetry,resource=key"], "write opentelemetry,resource=<key>=<value>"),
         (["opentelemetry,resource==value"], "write opentelemetry,resource=<key>=<value>"),
-        (["level=TENSORS"], "invalid value for trace level option: TENSORS, there are: OFF, TIMESTAMPS"),
+        (["level=ALL"], "invalid value for trace level option: ALL, there are: OFF, TIMESTAMPS, TENSORS"),
         (["mode=jaeger"], "invalid value for trace mode option: jaeger, there are: triton, opentelemetry"),
         (["rate=0"], "invalid value for trace rate option: 0, must be an integer of 1 or more"),
         (["rate=x"], "invalid value for trace rate option: x"),

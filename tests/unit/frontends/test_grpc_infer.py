@@ -28,7 +28,7 @@ def request_of(num_inputs: int = 1, **fields: Any) -> bytes:
 
 
 def run(client: MemoryClient, data: bytes, metadata: dict[str, Any] | None = None, pattern: str = "") -> Any:
-    answer = asyncio.run(infer(service_of(client, pattern), data, metadata or {}))
+    answer = asyncio.run(infer(service_of(client, pattern), data, metadata or {}, lambda call: call(None)))
     return message("inference.ModelInferResponse").FromString(answer)
 
 
@@ -218,7 +218,7 @@ def test_a_wrong_version_is_an_error_before_the_unknown_model() -> None:
 
 def test_a_cancelled_request_gives_its_blocks_back() -> None:
     async def cancel_while_storing(client: MemoryClient) -> None:
-        task = asyncio.create_task(infer(service_of(client), request_of(2), {}))
+        task = asyncio.create_task(infer(service_of(client), request_of(2), {}, lambda call: call(None)))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -31,7 +31,7 @@ from frontends.grpc.handlers import INFERENCE_SERVICE
 from frontends.grpc.messages import message, pool
 from frontends.grpc.queries import HEALTH, QUERIES
 from frontends.grpc.regions import REGIONS
-from frontends.grpc.repository import MAX_FILES, REPOSITORY
+from frontends.grpc.repository import MAX_FILES, REPOSITORY, override_of
 from frontends.grpc.restricted import CATEGORIES
 from frontends.grpc.settings import SETTINGS
 from tests.support.memory_client import MemoryClient, service_of
@@ -201,14 +201,21 @@ def test_wrong_parameters_of_loads_and_unloads(name: str, parameter: str, value:
     assert (error.code, error.message) == (ErrorCode.INVALID_ARG, text)
 
 
+class Megabyte(NamedTuple):
+    """A load parameter; hundreds of them share its bytes."""
+
+    bytes_param: bytes = bytes(1 << 20)
+
+    def WhichOneof(self, _oneof: str) -> str:  # protobuf's name
+        return "bytes_param"
+
+
 def test_the_files_of_a_load_are_bounded() -> None:
-    request = message("inference.RepositoryModelLoadRequest")(model_name="m")
-    request.parameters["file:1/model.py"].bytes_param = bytes(MAX_FILES)
-    client = MemoryClient()
-    asyncio.run(RPCS["RepositoryModelLoad"](service_of(client), request))
-    request.parameters["config"].string_param = "{}"
+    given: dict[str, Any] = {f"file:1/{number}": Megabyte() for number in range(MAX_FILES >> 20)}
+    assert len(override_of(given)[1]) == len(given)
+    given["config"] = message("inference.ModelRepositoryParameter")(string_param="{}")
     with pytest.raises(RequestError) as caught:
-        asyncio.run(RPCS["RepositoryModelLoad"](service_of(client), request))
+        override_of(given)
     assert caught.value.code == ErrorCode.INVALID_ARG
     assert caught.value.message.startswith(f"a load with {MAX_FILES + 2} bytes of files")
 

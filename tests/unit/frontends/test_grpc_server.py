@@ -28,6 +28,9 @@ class Context:
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return tuple(self.metadata.items())
 
+    def add_done_callback(self, callback: Any) -> None:
+        """The call has no end here."""
+
     async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         raise Aborted(code, details)
 

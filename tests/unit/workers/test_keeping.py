@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from broker.messages import ErrorCode, Forget, Keep, Kept, Message, RegionOpened
+from broker.messages import ErrorCode, Forget, Item, Keep, Kept, Message, RegionOpened
 from shm.region import name_for, sweep
 from tests.unit.workers.support import request
 from workers import keeping
@@ -22,12 +22,17 @@ def response(*data: bytes) -> Response:
     return Response([Output(f"O{i}", "UINT8", (len(d),), d) for i, d in enumerate(data)], {"p": 1})
 
 
+def requested(item: Item, response: Response) -> list[Output]:
+    """What a request asks for."""
+    return [output for output in response.outputs if not item.outputs or output.name in item.outputs]
+
+
 class Kit:
     """A Keeping and what it has sent."""
 
     def __init__(self, server: str) -> None:
         self.sent: list[Message] = []
-        self.keeping = Keeping(map(partial(name_for, server, "w1"), itertools.count()), self.sent.append)
+        self.keeping = Keeping(map(partial(name_for, server, "w1"), itertools.count()), self.sent.append, requested)
 
     def kept(self) -> list[Kept]:
         return [message for message in self.sent if isinstance(message, Kept)]

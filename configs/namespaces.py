@@ -1,0 +1,25 @@
+"""Model namespaces: what models are called whose name is in several repositories. Pure."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def identifier(repository: Path, name: str) -> str:
+    """What a model is called whose name is in several repositories."""
+    return f"{repository}::{name}"
+
+
+def bare_name(model: str) -> str:
+    """The name that a model has in its repository; identifiers begin with a path, names have none."""
+    return model.rpartition("::")[2] if model.startswith("/") else model
+
+
+def ambiguity(name: str, models: Iterable[str]) -> str:
+    """What is wrong with a name that several models have, "" for others."""
+    count = sum(1 for model in models if model != name and bare_name(model) == name)
+    if not count:
+        return ""
+    return (
+        f"There are {count} identifiers of model '{name}' in global map, model namespace must be provided to resolve "
+        "ambiguity."
+    )
