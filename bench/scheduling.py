@@ -4,7 +4,6 @@ Three models in Python: the digits network with dynamic batching, an ensemble of
 """
 
 import contextlib
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ MODELS: dict[str, tuple[str, tuple[int, ...]]] = {
     "sequence": ("running_sum", (1, 16)),
 }
 """Row: the model, and the shape of a request."""
-_sequences = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,12 @@ class Case:
 
     def connections(self, server: Server) -> list[Connection]:
         """A connection for each request in flight, and each with its own sequence."""
-        return [self._connection(server) for _ in range(self.concurrency)]
+        return [self._connection(server, number + 1) for number in range(self.concurrency)]
 
-    def _connection(self, server: Server) -> Connection:
+    def _connection(self, server: Server, number: int) -> Connection:
         model, shape = MODELS[self.payload]
         data = np.random.default_rng(0).random(shape, dtype=np.float32)
-        places = sequence() if self.payload == "sequence" else [{}]
+        places = sequence(number) if self.payload == "sequence" else [{}]
         least = 4 * (10 if model == "digits" else data.size)
         if self.protocol == "HTTP":
             requests = [infer_request(model, data, **place) for place in places]
@@ -55,9 +53,9 @@ class Case:
 CASES = [Case(protocol, payload, 32) for protocol in ("HTTP", "gRPC") for payload in MODELS]
 
 
-def sequence() -> list[dict[str, Any]]:
-    """The parameters of each request of a sequence that nobody has used."""
-    number, last = next(_sequences), SEQUENCE_LENGTH - 1
+def sequence(number: int) -> list[dict[str, Any]]:
+    """The parameters of each request of a sequence. Its start ends what an earlier window has left of it."""
+    last = SEQUENCE_LENGTH - 1
     return [
         {"sequence_id": number, "sequence_start": index == 0, "sequence_end": index == last}
         for index in range(SEQUENCE_LENGTH)
@@ -79,7 +77,7 @@ def check_answers(server: Server) -> None:
         given, answer = ask("ensemble")
         expect(server, "ensemble", np.allclose(answer, given + 3))
         total = np.float32(0)
-        for place in sequence():
+        for place in sequence(1):
             given, answer = ask("sequence", **place)
             total = total + given
             expect(server, "sequence", np.allclose(answer, total))
