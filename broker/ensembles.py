@@ -132,7 +132,7 @@ class Ensembles:
         if not run.steps:
             self._conclude(run, now)
         elif run.response is not None and run.graph.decoupled:
-            self._respond(run, Part.CONTENT, now)
+            self._respond(run, _CONTENT, now)
 
     def _arrive(self, way: Pass, tensors: dict[str, TensorRef | None]) -> None:
         """Tensors are there, or known to be absent: tasks that have all of theirs can start."""
@@ -149,7 +149,7 @@ class Ensembles:
         run = way.run
         if task.index == RESPONSE:
             if run.response is not None:
-                self._respond(run, Part.CONTENT, now)
+                self._respond(run, _CONTENT, now)
             run.response = (way, self._result(task, way))
             return
         step = Step(task, way)
@@ -193,7 +193,7 @@ class Ensembles:
         outputs = fitted(task, way, dims, signature.max_batch_size > 0)
         return Result(ErrorCode.OK, "", outputs, sequence_of(way) if outputs else {})
 
-    def _respond(self, run: Run, part: Part, now: float) -> None:
+    def _respond(self, run: Run, part: int, now: float) -> None:
         """The next response goes to whoever asked; what it reads is passed on with it."""
         assert run.response is not None
         (way, result), run.response = run.response, None
@@ -202,7 +202,7 @@ class Ensembles:
             for ref in result.outputs:
                 self._blocks.pass_on(ref, request.peer)
         run.unconsumed.append(way)
-        self._hooks.deliver(request, result._replace(part=part), now)
+        self._hooks.deliver(request, result if result.part == part else result._replace(part=part), now)
         if request.step is not None:  # the ensemble around this one holds them now
             for ref in result.outputs:
                 self._blocks.drop(ref)

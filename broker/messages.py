@@ -59,7 +59,7 @@ TENSORS = "TENSORS"
 QUEUE_INPUT, BACKEND_OUTPUT = "TENSOR_QUEUE_INPUT", "TENSOR_BACKEND_OUTPUT"
 """The activities of a trace that have tensors."""
 
-COMPLETE = Part.CONTENT | Part.FINAL
+COMPLETE = (Part.CONTENT | Part.FINAL).value  # an integer: flags are compared for every response
 
 STREAM_CREDIT = 16
 """Responses that a model may send to one request ahead of those that its client has consumed."""

@@ -65,9 +65,11 @@ class Run:
 def fitted(task: Task, way: Pass, dims: Mapping[str, _Dims], is_batched: bool) -> tuple[TensorRef, ...]:
     """What a task reads, as its model wants it: with the model's names, and in a batch or not."""
     found = [(name, way.tensors[tensor]) for name, tensor in task.inputs]
-    return tuple(
-        [_shaped(ref._replace(name=name), dims.get(name), is_batched) for name, ref in found if ref is not None]
-    )
+    return tuple([_shaped(_named(ref, name), dims.get(name), is_batched) for name, ref in found if ref is not None])
+
+
+def _named(ref: TensorRef, name: str) -> TensorRef:
+    return ref if ref.name == name else ref._replace(name=name)
 
 
 def _shaped(ref: TensorRef, dims: _Dims, is_batched: bool) -> TensorRef:

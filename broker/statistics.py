@@ -44,6 +44,12 @@ class BatchStatistics:
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
 
+    def add_all(self, times: Sequence[tuple[int, int, int, int]]) -> None:
+        """Executions, or requests and their executions; `times` as in `messages.Executed`."""
+        self.compute_input.add_all([t[1] - t[0] for t in times])
+        self.compute_infer.add_all([t[2] - t[1] for t in times])
+        self.compute_output.add_all([t[3] - t[2] for t in times])
+
 
 @dataclass(slots=True)
 class Statistics:
@@ -62,20 +68,20 @@ class Statistics:
     last_inference: int = 0
     batches: dict[int, BatchStatistics] = field(default_factory=dict)
     latencies: Latencies = field(default_factory=Latencies)
+    _executions: dict[int, list[tuple[int, int, int, int]]] = field(default_factory=dict)  # by batch size
     _answers: list[tuple[int, int, int, tuple[int, int, int, int], float]] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAILURE_REASONS, 0))
 
     def executed(self, batch: int, times: tuple[int, int, int, int], epoch_ms: int) -> None:
         """One batch was executed; `times` as in `messages.Executed`."""
-        start, input_end, output_start, end = times
         self.execution_count += 1
         self.last_inference = epoch_ms
-        stats = self.batches.get(batch)
-        if stats is None:
-            stats = self.batches[batch] = BatchStatistics()
-        stats.compute_input.add(input_end - start)
-        stats.compute_infer.add(output_start - input_end)
-        stats.compute_output.add(end - output_start)
+        executions = self._executions.get(batch)
+        if executions is None:
+            executions = self._executions[batch] = []
+        executions.append(times)
+        if len(executions) >= _MANY:
+            self.settle()
 
     def succeeded(self, batch: int, total_ns: int, queue_ns: int, times: tuple[int, int, int, int], now: float) -> None:
         """One request was answered: it took `total_ns` in all, `queue_ns` of them before its execution began.
@@ -87,7 +93,10 @@ class Statistics:
             self.settle()
 
     def settle(self) -> None:
-        """Count all answers. Whoever reads the numbers calls this before."""
+        """Count all answers and executions. Whoever reads the numbers calls this before."""
+        for batch, executions in self._executions.items():
+            self.batches.setdefault(batch, BatchStatistics()).add_all(executions)
+        self._executions.clear()
         if not self._answers:
             return
         batches, totals, queued, times, nows = zip(*self._answers, strict=True)

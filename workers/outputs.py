@@ -13,7 +13,6 @@ from broker.messages import (
     Item,
     Load,
     Message,
-    Part,
     PassOn,
     RegionClosed,
     RegionOpened,
@@ -64,7 +63,7 @@ class Outputs:
         """The model's outputs: what else it answers is left out. Without any name, nothing is."""
         self._declared = frozenset(names)
 
-    def result(self, item: Item, outcome: Outcome, part: Part = COMPLETE) -> Result:
+    def result(self, item: Item, outcome: Outcome, part: int = COMPLETE) -> Result:
         """Put a response's outputs where its client can read them. What fails becomes the request's error."""
         if isinstance(outcome, MalformedInput):
             return Result(outcome.code, outcome.of(self._model, item.request_id), (), {})

@@ -17,7 +17,7 @@ from workers.tracer import Tracer
 WARM_UP = -1
 """The attempt number of executions that nobody asked for."""
 
-Divert: TypeAlias = Callable[[int, Outcome | None, Part], None]
+Divert: TypeAlias = Callable[[int, Outcome | None, int], None]
 """Takes the responses of requests that nobody sent: the request's index in its batch, the response, its part."""
 
 
@@ -106,7 +106,7 @@ class Stream:
         self._item = item
         self._is_decoupled = is_decoupled
         self._credit = STREAM_CREDIT
-        self._waiting: deque[tuple[Outcome | None, Part]] = deque()  # for credit
+        self._waiting: deque[tuple[Outcome | None, int]] = deque()  # for credit
         self._room: threading.Condition | None = None  # made when a thread has to wait
         self._has_response = False
         self._is_closed = False  # the model has sent its last
@@ -201,7 +201,7 @@ class Stream:
         if self._is_closed:
             raise SendRefused("Unable to send response. Response sender has been closed.")
 
-    def _send_in_order(self, outcome: Outcome | None, part: Part) -> None:
+    def _send_in_order(self, outcome: Outcome | None, part: int) -> None:
         """Send as soon as there is credit, after what waits already."""
         costs = _takes_credit(outcome)
         while (self._waiting or (costs and self._credit <= 0)) and not self.is_cancelled and not self._is_answered:
@@ -214,7 +214,7 @@ class Stream:
         self._credit -= costs
         self._deliver(outcome, part)
 
-    def _deliver(self, outcome: Outcome | None, part: Part) -> None:
+    def _deliver(self, outcome: Outcome | None, part: int) -> None:
         """Hand a response to the broker. An error is always the last."""
         if self._is_answered:
             return
@@ -235,7 +235,7 @@ class Stream:
             self._let_go_on()
         self._streams.connection.send(Responded(*self._key, result))
 
-    def _deliver_to(self, divert: Divert, outcome: Outcome | None, part: Part) -> None:
+    def _deliver_to(self, divert: Divert, outcome: Outcome | None, part: int) -> None:
         self._credit += _takes_credit(outcome)
         if isinstance(outcome, BackendError):
             part |= Part.FINAL

@@ -43,7 +43,7 @@ class _Finals:
         self._condition = threading.Condition()
         self._ended: dict[int, Outcome | None] = {}
 
-    def take(self, index: int, outcome: Outcome | None, part: Part) -> None:
+    def take(self, index: int, outcome: Outcome | None, part: int) -> None:
         """One response; an error or the end of a stream is kept."""
         if part & Part.FINAL:
             with self._condition:
