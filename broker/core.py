@@ -94,7 +94,7 @@ from broker.roles import READERS, SENT
 from broker.tracing import Tracing
 from broker.validation import Rejected
 from configs import metrics_config, rate_limit, trace
-from configs.description import ModelDescription
+from configs.description import Environment, ModelDescription
 from configs.server import ServerConfig
 
 TICK_SECONDS = 1.0
@@ -126,6 +126,7 @@ class Peer:
     stopped_since: float | None = None
     is_killed: bool = False
     is_told_to_stop: bool = False
+    is_prepared: bool = False  # its environment may have to be built before it can say Hello
 
 
 @dataclass(frozen=True, slots=True)
@@ -545,11 +546,13 @@ class Core:
 
     # ------------------------------------------------------------------------------------------- processes
 
-    def _launch(self, role: str, name: str, visible_devices: str | None = "") -> str:
+    def _launch(
+        self, role: str, name: str, visible_devices: str | None = "", environment: Environment | None = None
+    ) -> str:
         """Have a process started; its token was never used before."""
         token = f"{role[0]}{next(self._tokens)}"
-        self.peers[token] = Peer(token, role, name, {Hello: self._greet})
-        self._out.append(Start(token, role, name, visible_devices))
+        self.peers[token] = Peer(token, role, name, {Hello: self._greet}, is_prepared=environment is not None)
+        self._out.append(Start(token, role, name, visible_devices, environment))
         return token
 
     def _restart(self, peer: Peer, death: Death, now: float) -> None:
@@ -570,7 +573,7 @@ class Core:
             peer.silence += 1
             seconds = peer.silence * TICK_SECONDS
             if not peer.has_greeted:
-                if seconds > START_SECONDS:
+                if seconds > START_SECONDS and not peer.is_prepared:
                     self._kill(peer, "does not start")
             else:
                 limit = FRONTEND_SILENCE_SECONDS if peer.role in READERS else SILENCE_SECONDS

@@ -3,6 +3,7 @@
 from typing import NamedTuple, TypeAlias
 
 from broker.messages import Message
+from configs.description import Environment
 
 
 class Send(NamedTuple):
@@ -19,6 +20,7 @@ class Start(NamedTuple):
     role: str
     name: str
     visible_devices: str | None
+    environment: Environment | None = None  # of a worker; None: the server's own
 
 
 class Kill(NamedTuple):

@@ -24,8 +24,8 @@ from broker.rate_limiter import RateLimiter, Unsatisfiable
 from broker.requests import Death, Requests
 from broker.statistics import Statistics
 from configs import metrics_config
+from configs.description import Environment, ModelDescription, TensorSpec
 from configs.description import Instance as InstanceSpec
-from configs.description import ModelDescription, TensorSpec
 from configs.errors import ConfigError
 from configs.namespaces import bare_name
 from configs.server import ServerConfig
@@ -43,10 +43,10 @@ class Fleet:
         requests: Requests,
         config: ServerConfig,
         out: list[Effect],
-        launch: Callable[[str, str, str | None], str],
+        launch: Callable[[str, str, str | None, Environment | None], str],
         limiter: RateLimiter | None = None,
     ) -> None:
-        """`models` is shared with `requests`; `launch(role, name, visible_devices)` starts a process."""
+        """`models` is shared with `requests`; `launch(role, name, devices, environment)` starts a process."""
         self.models = models
         self._requests = requests
         self._config = config
@@ -229,7 +229,8 @@ class Fleet:
         self._settle(version, now)
 
     def _start(self, instance: Instance) -> None:
-        instance.peer = self._launch("worker", instance.key, instance.spec.visible_devices)
+        environment = instance.version.description.environment
+        instance.peer = self._launch("worker", instance.key, instance.spec.visible_devices, environment)
         instance.state = InstanceState.STARTING
         instance.ready_at = None
         instance.pid, instance.reason, instance.execution_seconds, instance.capacity = 0, "", None, 1

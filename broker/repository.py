@@ -45,7 +45,7 @@ from broker.messages import (
 )
 from broker.trace_export import Exporter
 from broker.transport import Dealer
-from configs import archive, override, trace
+from configs import archive, environment, override, trace
 from configs import server as settings
 from configs.description import ModelDescription
 from configs.errors import ConfigError
@@ -305,7 +305,7 @@ class Watcher:
         return [ModelRejected(name, error)]
 
     def _files(self, directory: Path) -> list[Path]:
-        files = [directory / "config.pbtxt"]
+        files = [directory / name for name in ("config.pbtxt", *environment.FILES)]
         if self._config.model_config_name:
             files.append(directory / "configs" / f"{self._config.model_config_name}.pbtxt")
         return files

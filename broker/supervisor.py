@@ -1,6 +1,7 @@
 """The child processes: start them by module name, watch them through pidfds, read their output, bury them."""
 
 import contextlib
+import json
 import mmap
 import os
 import signal
@@ -11,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from broker.effects import Start
 from broker.requests import Death
@@ -27,6 +28,9 @@ MODULES = {
     "cache": "broker.redis_cache",
 }
 """What runs in each role."""
+
+ENTRANCE = "workers.environments.enter"
+"""What a worker with an environment of its own runs first."""
 
 LAST_LINES = 5
 """Lines of output kept for the message about a death."""
@@ -105,8 +109,11 @@ class Supervisor:
 
     def _command(self, start: Start, inherited: int) -> list[str]:
         socket_path, server = self._place
-        command = [sys.executable, "-P", "-m", self._modules[start.role]]
+        module = self._modules[start.role] if start.environment is None else ENTRANCE
+        command = [sys.executable, "-P", "-m", module]
         command += [socket_path, start.peer, server, str(os.getpid()), str(inherited)]
+        if start.environment is not None:
+            return [*command, json.dumps(asdict(start.environment))]
         return command + self._arguments if start.role == "repository" else command
 
     def kill(self, token: str) -> None:

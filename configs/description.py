@@ -119,6 +119,20 @@ class EnsembleStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Environment:
+    """What the workers of a Python model run in. `stamp` changes when what lies at `path` does.
+
+    `kind` is `packages` (a list of them, installed), `archive` (an environment to unpack) or `folder` (one as it is).
+    `python` is the wanted version of Python, `""` the server's own.
+    """
+
+    kind: str
+    path: str
+    stamp: str
+    python: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelDescription:
     """One model as configured: everything the broker schedules on and everything a worker is told at load."""
 
@@ -143,6 +157,7 @@ class ModelDescription:
     steps: tuple[EnsembleStep, ...] = ()  # of an ensemble, which has no instances
     sequence_batching: SequenceBatching | None = None
     namespace: str = ""  # its repository, under model_namespacing
+    environment: Environment | None = None  # of Python models; None: the server's own
 
     def to_wire(self) -> dict[str, Any]:
         """Plain data for msgpack."""
@@ -164,6 +179,7 @@ class ModelDescription:
                 "warnings": tuple(data["warnings"]),
                 "tenants": data["tenants"] and Tenants(**data["tenants"]),
                 "steps": tuple(_step(s) for s in data["steps"]),
+                "environment": data["environment"] and Environment(**data["environment"]),
             }
         )
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,6 +12,7 @@ from configs import (
     autocomplete,
     cache,
     ensemble,
+    environment,
     instances,
     layout,
     pbtxt,
@@ -23,7 +24,7 @@ from configs import (
 )
 from configs.autocomplete import Kind
 from configs.backend_settings import BACKENDS
-from configs.description import DynamicBatching, ModelDescription, QueuePolicy, TensorSpec
+from configs.description import DynamicBatching, Environment, ModelDescription, QueuePolicy, TensorSpec
 from configs.errors import ConfigError, nearest, one_line
 from configs.namespaces import bare_name
 from configs.proto.schema import message
@@ -76,6 +77,7 @@ def _describe(directory: Path, name: str, config: Node, server: ServerConfig, gp
     parameters = {key: parameter["string_value"] for key, parameter in form["parameters"].items()}
     _raise_any(f"{config.at('parameters')}: {problem} for {name}" for problem in policy.problems(form, parameters))
     padding = policy.paddings(form, parameters)
+    runs_in = environment.find(directory, kind.backend, parameters)
     return ModelDescription(
         name=name,
         path=str(directory),
@@ -90,13 +92,14 @@ def _describe(directory: Path, name: str, config: Node, server: ServerConfig, gp
         decoupled=form.get("model_transaction_policy", {}).get("decoupled", False),
         parameters=parameters,
         config=form,
-        fingerprint=_fingerprint(form, directory),
+        fingerprint=_fingerprint(form, directory, runs_in),
         version_fingerprints={version: layout.fingerprint(versions[version]) for version in selected},
         warnings=tuple(map(one_line, (*warnings, *(what.hint(name) for what in unbuilt.hints(config))))),
         batch_key=parameters.get(policy.BATCH_KEY, ""),
         tenants=policy.tenants(parameters),
         steps=ensemble.steps(form),
         sequence_batching=sequences.read(form),
+        environment=runs_in,
     )
 
 
@@ -294,6 +297,7 @@ def _policy(form: dict[str, Any] | None) -> QueuePolicy:
     )
 
 
-def _fingerprint(form: dict[str, Any], directory: Path) -> str:
+def _fingerprint(form: dict[str, Any], directory: Path, runs_in: Environment | None) -> str:
     loaded = {key: value for key, value in form.items() if key not in _FOR_THE_SCHEDULER}
-    return hashlib.sha256(json.dumps([str(directory), loaded], sort_keys=True).encode()).hexdigest()
+    parts = [str(directory), loaded, runs_in and asdict(runs_in)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

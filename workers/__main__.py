@@ -10,14 +10,14 @@ from broker.child import take_place
 from workers.worker import Worker
 
 
-def main() -> None:
-    """Serve until the broker says stop."""
+def main(refusal: str = "") -> None:
+    """Serve until the broker says stop; `refusal` is why the model cannot be loaded here."""
     place = take_place(sys.argv[1:])
     # what the model forks can be terminated, unlike ourselves
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    Worker(place).run()
+    Worker(place, refusal).run()
 
 
 if __name__ == "__main__":

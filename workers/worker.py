@@ -69,8 +69,9 @@ _AGAIN = Result(ErrorCode.OK, "", (), {}, Part.AGAIN)
 class Worker:
     """One per process; `run` is its life."""
 
-    def __init__(self, place: Place) -> None:
-        """Connect; nothing is received before `run`."""
+    def __init__(self, place: Place, refusal: str = "") -> None:
+        """Connect; nothing is received before `run`. `refusal` is why no model can be loaded here."""
+        self._refusal = refusal
         self._connection = Connection(Dealer(place.socket, place.token), self._handle, self._beat)
         self._status = memoryview(mmap.mmap(place.descriptor, mmap.PAGESIZE)).cast("Q")
         self._regions = Regions()
@@ -170,6 +171,8 @@ class Worker:
     def _load(self, load: Load) -> None:
         self._verbosity = load.log_verbose
         try:
+            if self._refusal:
+                raise BackendError(ErrorCode.INTERNAL, self._refusal)
             self._outputs.open(load)
             model = ModelSpec.from_load(load)
             self._states = states.create(model)
