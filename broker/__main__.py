@@ -1,5 +1,9 @@
-"""`python -m broker --config server.pbtxt`: read the configuration, then serve until SIGTERM."""
+"""`python -m broker --config server.pbtxt`: read the configuration, then serve until SIGTERM.
 
+`python -m broker environments` is about the environments of Python models instead.
+"""
+
+import os
 import sys
 
 from configs import server as settings
@@ -8,6 +12,8 @@ from configs.errors import ConfigError
 
 def main(arguments: list[str]) -> int:
     """Serve; the exit status."""
+    if arguments[:1] == ["environments"]:
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "workers.environments", *arguments[1:]])
     try:
         config = settings.load(arguments)
     except ConfigError as error:

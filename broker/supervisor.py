@@ -19,6 +19,7 @@ from broker.requests import Death
 
 MODULES = {
     "worker": "workers",
+    "worker with an environment": "workers.environments.enter",
     "http": "frontends.http",
     "grpc": "frontends.grpc",
     "metrics": "frontends.metrics",
@@ -28,9 +29,6 @@ MODULES = {
     "cache": "broker.redis_cache",
 }
 """What runs in each role."""
-
-ENTRANCE = "workers.environments.enter"
-"""What a worker with an environment of its own runs first."""
 
 LAST_LINES = 5
 """Lines of output kept for the message about a death."""
@@ -109,8 +107,8 @@ class Supervisor:
 
     def _command(self, start: Start, inherited: int) -> list[str]:
         socket_path, server = self._place
-        module = self._modules[start.role] if start.environment is None else ENTRANCE
-        command = [sys.executable, "-P", "-m", module]
+        role = start.role if start.environment is None else f"{start.role} with an environment"
+        command = [sys.executable, "-P", "-m", self._modules[role]]
         command += [socket_path, start.peer, server, str(os.getpid()), str(inherited)]
         if start.environment is not None:
             return [*command, json.dumps(asdict(start.environment))]

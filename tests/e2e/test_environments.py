@@ -4,6 +4,8 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,3 +133,20 @@ def test_an_edited_requirements_file_is_built_beside_what_serves(server: Server)
     model = server.repository / "new"
     server.edit("tidepool_fruit==2.0", "tidepool_fruit==1.0", model / "requirements.txt")
     until(lambda: ask(server, "new").startswith("1.0 "), SECONDS, "the model runs in the new environment")
+
+
+def test_environments_in_use_stay_and_stale_ones_go(server: Server) -> None:
+    def run(*arguments: str) -> list[str]:
+        command = [sys.executable, "-m", "broker", "environments", *arguments]
+        env = {**os.environ, **surroundings(server.directory)}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60).stdout.split(
+            "\n"
+        )
+
+    listed = run()
+    assert listed[0] == f"in {server.directory / 'cache' / 'tidepool' / 'environments'}:"
+    source = server.repository / "packed" / "env.tar.gz"
+    assert any(line.startswith("archive-") and line.endswith(f"made from {source}") for line in listed)
+    packed = server.repository / "old" / "requirements.txt"
+    assert any(line.startswith("in use: requirements-") and f"{packed}" in line for line in run("--remove=0"))
+    assert ask(server, "old").startswith("1.0 ")

@@ -1,5 +1,6 @@
 """Child processes: their output, their deaths, their status pages; nothing of them is left in the broker."""
 
+import json
 import os
 import resource
 import select
@@ -17,6 +18,7 @@ import pytest
 from broker.effects import Start
 from broker.requests import Death
 from broker.supervisor import LAST_LINES, Child, Supervisor, describe_exit
+from configs.description import Environment
 from tests.support.clients import Client
 from tests.support.load import echo
 from tests.support.repository import instances, write_echo, write_identity
@@ -30,9 +32,8 @@ SECONDS = 20.0
 def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
     """Children run `child.py` in tmp_path, whatever their role."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    supervisor = Supervisor(
-        "/tmp/socket", "5e", {}, ["--flag"], dict.fromkeys(("worker", "http", "repository"), "child")
-    )
+    modules = dict.fromkeys(("worker", "http", "repository"), "child") | {"worker with an environment": "entrance"}
+    supervisor = Supervisor("/tmp/socket", "5e", {}, ["--flag"], modules)
     yield supervisor
     supervisor.end()
 
@@ -78,6 +79,13 @@ def test_a_child_knows_its_place_and_its_device(supervisor: Supervisor) -> None:
 def test_only_the_repository_process_gets_the_command_line(supervisor: Supervisor) -> None:
     _, said = bury(supervisor, start(supervisor, "print(sys.argv[6:])", "repository"))
     assert said == ["['--flag']"]
+
+
+def test_a_worker_with_an_environment_is_told_which(supervisor: Supervisor, tmp_path: Path) -> None:
+    (tmp_path / "entrance.py").write_text("import sys\nprint(sys.argv[6])\n")
+    child = supervisor.start(Start("w1", "worker", "worker_0", "", Environment("folder", "/env", "1", "3.12")))
+    _, said = bury(supervisor, child)
+    assert json.loads(said[0]) == {"kind": "folder", "path": "/env", "stamp": "1", "python": "3.12"}
 
 
 def test_devices_may_be_inherited(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:

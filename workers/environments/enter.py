@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,7 +104,7 @@ def locate(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def surroundings(directory: Path, is_packed: bool, ours: "os._Environ[str]") -> dict[str, str]:
+def surroundings(directory: Path, is_packed: bool, ours: Mapping[str, str]) -> dict[str, str]:
     """The environment variables that activating it would set."""
     theirs = {name: value for name, value in ours.items() if name != "PYTHONHOME"}
     theirs["VIRTUAL_ENV"] = str(directory)

@@ -55,10 +55,17 @@ def needs() -> list[str]:
 
 def build(file: Path, interpreter: Interpreter, directory: Path) -> None:
     """Make the environment at `directory`. Raises EnvironmentFailed, OSError."""
-    own = [] if interpreter.takes_our_extensions else needs()
-    uv = shutil.which("uv")
-    for command in _by_uv(uv, file, interpreter, directory, own) if uv else _by_pip(file, interpreter, directory, own):
+    for command in steps(file, interpreter, directory, shutil.which("uv") or ""):
         _run(command, file, {**os.environ, "UV_PROJECT_ENVIRONMENT": str(directory), "PYTHONUNBUFFERED": "1"})
+
+
+def steps(file: Path, interpreter: Interpreter, directory: Path, uv: str) -> Iterator[list[str]]:
+    """The commands that make it; `uv` is where uv lies, `""` leaves pip. Raises EnvironmentFailed."""
+    own = [] if interpreter.takes_our_extensions else needs()
+    if uv:
+        yield from _by_uv(uv, file, interpreter, directory, own)
+    else:
+        yield from _by_pip(file, interpreter, directory, own)
 
 
 def _by_uv(uv: str, file: Path, interpreter: Interpreter, directory: Path, own: Sequence[str]) -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ from broker.effects import Emit, Kill, Send, Start
 from broker.fleet import UNLOAD_SECONDS
 from broker.messages import PROTOCOL, Beat, Cancel, Execute, Executed, Hello, Message, Result
 from broker.roles import SENT
-from configs.description import ModelDescription, TensorSpec
+from configs.description import Environment, ModelDescription, TensorSpec
 from tests.unit.broker.describe import batching, description, infer, tensor
 from tests.unit.broker.wire import CLASSES, MESSAGES
 from tests.unit.broker.world import World
@@ -282,3 +282,13 @@ def test_no_request_and_no_result_stops_the_broker(model: ModelDescription, data
                 answer = Executed(effect.message.attempt, tuple(results), (1, 2, 3, 4))
                 world.core.handle(worker.token, [answer], world.now)
     world.core.tick(world.now + 1)
+
+
+def test_a_worker_may_take_its_time_to_build_its_environment() -> None:
+    world = World()
+    world.describe(description("plain"))
+    world.describe(description("slow", environment=Environment("packages", "/models/slow/requirements.txt", "1")))
+    (plain,), (slow,) = world.workers_of("plain"), world.workers_of("slow")
+    world.advance(10 * START_SECONDS)
+    assert plain.is_doomed
+    assert not slow.is_doomed
