@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import ROOT, Block, blocks
+from tests.support.environments import write_wheel
 from tests.support.server import Server
 
 SECONDS = 60.0
@@ -47,12 +48,20 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(clone: Path) -> Iterator[Server]:
     """`make run` with free ports, on the demonstration's models and those of the pages."""
     repositories = [f"--model-repository={clone / name}" for name in ("examples/model_repository", "models")]
-    found = Server(clone, "", *repositories, env={"PYTHONPATH": str(clone)})
+    write_wheel(clone / "wheels", "inflection", "0.5.1", "def pluralize(word):\n    return word + 's'\n")
+    found = Server(clone, "", *repositories, env={"PYTHONPATH": str(clone), **_offline(clone)})
     found.config = clone / "configs" / "server.pbtxt"
     with found:
         for script in (clone / "examples").glob("*.py"):
             script.write_text(with_ports(script.read_text(), found))
         yield found
+
+
+def _offline(clone: Path) -> dict[str, str]:
+    """Packages come from a directory, where a wheel stands in for the one that the pages install."""
+    settings = {"NO_INDEX": "1", "FIND_LINKS": str(clone / "wheels")}
+    tools = {f"{tool}_{name}": value for tool in ("PIP", "UV") for name, value in settings.items()}
+    return {**tools, "XDG_CACHE_HOME": str(clone / "cache")}
 
 
 @pytest.fixture(scope="session")

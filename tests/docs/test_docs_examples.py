@@ -26,7 +26,7 @@ EXEMPT = {
     "pip install": "installs into the environment of the tests",
 }
 """Commands that are not run, by how they begin, and why."""
-START = ("python -m broker", ".venv/bin/python -m broker")
+START = ("python -m broker -", ".venv/bin/python -m broker -")
 """Commands that run until they are stopped: their flags are read, by the code that the server reads them with."""
 
 EXAMPLES = [b for b in blocks("python", "console") if not b.file.startswith("models/") and not is_script(b)]

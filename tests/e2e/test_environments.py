@@ -139,14 +139,13 @@ def test_environments_in_use_stay_and_stale_ones_go(server: Server) -> None:
     def run(*arguments: str) -> list[str]:
         command = [sys.executable, "-m", "broker", "environments", *arguments]
         env = {**os.environ, **surroundings(server.directory)}
-        return subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60).stdout.split(
-            "\n"
-        )
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout.splitlines()
 
     listed = run()
     assert listed[0] == f"in {server.directory / 'cache' / 'tidepool' / 'environments'}:"
     source = server.repository / "packed" / "env.tar.gz"
     assert any(line.startswith("archive-") and line.endswith(f"made from {source}") for line in listed)
-    packed = server.repository / "old" / "requirements.txt"
-    assert any(line.startswith("in use: requirements-") and f"{packed}" in line for line in run("--remove=0"))
+    old = str(server.repository / "old" / "requirements.txt")
+    assert any(line.startswith("in use: requirements-") and old in line for line in run("--remove=0"))
     assert ask(server, "old").startswith("1.0 ")

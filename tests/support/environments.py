@@ -10,14 +10,13 @@ WHEELS = "--no-index\n--find-links {directory}\n"
 """The head of a requirements.txt that takes packages from a directory only."""
 
 
-def write_wheel(directory: Path, name: str, version: str, requires: str = "") -> Path:
-    """A package of one module whose `VERSION` is its version."""
+def write_wheel(directory: Path, name: str, version: str, more: str = "") -> Path:
+    """A package of one module: `VERSION` is its version, and `more` follows."""
     directory.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
-    needs = f"Requires-Dist: {requires}\n" if requires else ""
     files = {
-        f"{name}.py": f'VERSION = "{version}"\n',
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
+        f"{name}.py": f'VERSION = "{version}"\n{more}',
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])

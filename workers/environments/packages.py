@@ -70,7 +70,7 @@ def steps(file: Path, interpreter: Interpreter, directory: Path, uv: str) -> Ite
 
 def _by_uv(uv: str, file: Path, interpreter: Interpreter, directory: Path, own: Sequence[str]) -> Iterator[list[str]]:
     python = str(directory / "bin" / "python")
-    yield [uv, "venv", "--no-project", "--python", interpreter.path, str(directory)]
+    yield [uv, "venv", "--quiet", "--no-project", "--python", interpreter.path, str(directory)]
     install = [uv, "pip", "install", "--python", python]
     if file.name == "uv.lock":
         yield [uv, "sync", "--frozen", "--no-dev", "--no-install-project", "--python", python]

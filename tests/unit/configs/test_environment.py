@@ -30,7 +30,7 @@ def test_a_lock_file_wins_over_a_project_and_that_over_requirements(tmp_path: Pa
 @pytest.mark.parametrize("version", ["3", "2.7", "3.12; rm", "../python", "3.12/../x", "3.123"])
 def test_a_version_is_a_version(tmp_path: Path, version: str) -> None:
     (tmp_path / "requirements.txt").touch()
-    with pytest.raises(ConfigError, match="must be a version such as 3.12"):
+    with pytest.raises(ConfigError, match=r"must be a version such as 3\.12"):
         find(tmp_path, "python", {"python_version": version})
 
 

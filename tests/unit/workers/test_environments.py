@@ -211,9 +211,11 @@ def test_a_version_that_is_not_there_is_told() -> None:
 
 
 def test_an_old_python_and_one_without_what_a_worker_needs_are_refused() -> None:
-    with pytest.raises(EnvironmentFailed, match="is too old: 3.11 is the oldest"):
+    with pytest.raises(EnvironmentFailed, match=r"is too old: 3\.11 is the oldest"):
         check(OURS._replace(version=(3, 10, 2)))
-    with pytest.raises(EnvironmentFailed, match="Python 3.12.1 of /other is not the server's .* it lacks zmq, numpy"):
+    with pytest.raises(
+        EnvironmentFailed, match=r"Python 3\.12\.1 of /other is not the server's .* it lacks zmq, numpy"
+    ):
         check(OTHER._replace(missing=("zmq", "numpy")))
     check(OTHER)
     check(OURS._replace(missing=("zmq", "numpy")))  # they are lent
@@ -270,7 +272,7 @@ def commands(file: Path, python: Interpreter, uv: str) -> list[str]:
 def test_requirements_are_installed_by_uv_or_pip(tmp_path: Path) -> None:
     file = tmp_path / "requirements.txt"
     assert commands(file, OURS, "/uv") == [
-        "/uv venv --no-project --python /python /env",
+        "/uv venv --quiet --no-project --python /python /env",
         f"/uv pip install --python /env/bin/python -r {file}",
     ]
     options = "install --no-input --disable-pip-version-check --progress-bar=off"
