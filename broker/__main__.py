@@ -1,6 +1,7 @@
 """`python -m broker --config server.pbtxt`: read the configuration, then serve until SIGTERM.
 
-`python -m broker environments` is about the environments of Python models instead.
+`python -m broker run` executes one model without a server, `python -m broker environments` is about the environments of
+Python models.
 """
 
 import os
@@ -15,8 +16,12 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["environments"]:
         os.execv(sys.executable, [sys.executable, "-P", "-m", "workers.environments", *arguments[1:]])
     try:
+        if arguments[:1] == ["run"]:
+            from broker import run  # noqa: PLC0415  # what it needs the server does not
+
+            return run.main(arguments[1:])
         config = settings.load(arguments)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         sys.stderr.write(f"error: {error}\n".replace("\n", "\nerror: ").removesuffix("error: "))
         return 1
     from broker.listen import StartError  # noqa: PLC0415  # --help and mistakes answer before the fabric is imported

@@ -294,30 +294,8 @@ class Fleet:
             return
         instance.state = InstanceState.LOADING
         version = instance.version
-        description = version.description
-        settings = {
-            "auto-complete-config": str(not self._config.disable_auto_complete_config).lower(),
-            **self._config.backend_config.get("", {}),
-            **self._config.backend_config.get(description.backend, {}),
-        }
-        self._out.append(
-            Send(
-                peer,
-                Load(
-                    bare_name(version.model),
-                    version.number,
-                    instance.key,
-                    description.backend,
-                    description.path,
-                    instance.spec.kind,
-                    0,
-                    json.dumps(description.config),
-                    settings,
-                    self._config.shm(description.backend),
-                    self.log_verbose,
-                ),
-            )
-        )
+        load = load_message(version.description, version.number, instance.spec, self._config, self.log_verbose)
+        self._out.append(Send(peer, load))
 
     def loaded(self, instance: Instance, message: Loaded, now: float) -> None:
         """An instance is ready, if it is still wanted."""
@@ -481,6 +459,30 @@ class Fleet:
 
     def _emit(self, level: str, text: str) -> None:
         self._out.append(Emit(level, text))
+
+
+def load_message(
+    description: ModelDescription, version: int, instance: InstanceSpec, config: ServerConfig, log_verbose: int
+) -> Load:
+    """What a worker is told to become."""
+    settings = {
+        "auto-complete-config": str(not config.disable_auto_complete_config).lower(),
+        **config.backend_config.get("", {}),
+        **config.backend_config.get(description.backend, {}),
+    }
+    return Load(
+        bare_name(description.name),
+        version,
+        instance.name,
+        description.backend,
+        description.path,
+        instance.kind,
+        0,
+        json.dumps(description.config),
+        settings,
+        config.shm(description.backend),
+        log_verbose,
+    )
 
 
 def _specs(declared: Declared) -> tuple[TensorSpec, ...]:

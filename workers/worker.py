@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from broker.child import Place
 from broker.messages import (
@@ -66,13 +67,21 @@ _AGAIN = Result(ErrorCode.OK, "", (), {}, Part.AGAIN)
 """The model wants the request once more."""
 
 
+Connect = Callable[[Callable[[Message], None], Callable[[], None]], Connection]
+"""Makes the connection of a worker from what handles messages and what beats."""
+
+
 class Worker:
     """One per process; `run` is its life."""
 
-    def __init__(self, place: Place, refusal: str = "") -> None:
-        """Connect; nothing is received before `run`. `refusal` is why no model can be loaded here."""
+    def __init__(self, place: Place, refusal: str = "", connect: Connect | None = None) -> None:
+        """Connect (`connect`: otherwise than to a broker); nothing is received before `run`.
+
+        `refusal` is why no model can be loaded here.
+        """
         self._refusal = refusal
-        self._connection = Connection(Dealer(place.socket, place.token), self._handle, self._beat)
+        connect = connect or partial(Connection, Dealer(place.socket, place.token))
+        self._connection = connect(self._handle, self._beat)
         self._status = memoryview(mmap.mmap(place.descriptor, mmap.PAGESIZE)).cast("Q")
         self._regions = Regions()
         self._client_memory = ClientMemory()

@@ -80,7 +80,8 @@ def with_ports(text: str, server: Server) -> str:
 
 
 def _run(command: list[str], directory: Path) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {**os.environ, **_offline(directory)}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
         command, cwd=directory, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )

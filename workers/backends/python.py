@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import sys
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -56,11 +57,14 @@ class PythonBackend:
             sys.modules[name] = pb_utils
         isolation.make_room([str(path.parent), str(model.directory)])
         try:
+            began = time.monotonic()
             model_class = isolation.import_file(path, str(model.version)).TritonPythonModel
+            imported = time.monotonic()
             config = self._complete(model_class)
             instance = model_class()
             if hasattr(instance, "initialize"):
                 instance.initialize(self._arguments(config))
+            self._log("V", f"import: {imported - began:.4f} s, initialize: {time.monotonic() - imported:.4f} s")
         except BackendError:
             raise
         except BaseException as error:

@@ -1,12 +1,13 @@
 """Run by an environment's own interpreter: the worker, with what it needs of the server's installation.
 
-The server's site-packages stay out of the module path. `broker`, `workers` and `shm` are the server's in any case;
-what these import (numpy, for one) is the environment's, and the server's only where the environment has none.
+The server's site-packages stay out of the module path. Its own packages are the server's in any case; what these import
+(numpy, for one) is the environment's, and the server's only where the environment has none.
 """
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -26,13 +27,11 @@ class _Lent(MetaPathFinder):
 
 
 def main() -> None:
-    """`bootstrap.py OWN LENT ARGUMENT...`: the packages of both kinds as JSON, directory by name."""
+    """`bootstrap.py OWN LENT MODULE ARGUMENT...`: directories by package as JSON, and the module to run."""
     own, lent = (json.loads(sys.argv.pop(1)) for _ in range(2))
     sys.meta_path.insert(0, _Lent(own))
     sys.meta_path.append(_Lent(lent))
-    from workers.__main__ import main as work  # noqa: PLC0415  # found since just now
-
-    work()
+    import_module(sys.argv.pop(1)).main()
 
 
 if __name__ == "__main__":

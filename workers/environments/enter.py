@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from workers.environments import EnvironmentFailed, interpreter, packages, say
 from workers.environments.cache import Cache, default_root
 from workers.environments.unpack import unpack
 
-OWN = ("broker", "workers", "shm")
+OWN = ("broker", "configs", "workers", "shm")
 
 
 class Environment(NamedTuple):
@@ -34,21 +34,15 @@ def main() -> None:
     place = sys.argv[1:6]
     take_place(place)
     try:
-        enter(Environment(**json.loads(sys.argv[6])), [bootstrap(), *place])
+        enter(Environment(**json.loads(sys.argv[6])), "workers.__main__", place)
     except (EnvironmentFailed, OSError) as error:
         from workers.__main__ import main as work  # noqa: PLC0415  # numpy and the fabric, for a refusal only
 
         work(refusal=str(error))
 
 
-def bootstrap() -> str:
-    """The script that the environment's interpreter runs."""
-    return os.path.join(os.path.dirname(__file__), "bootstrap.py")
-
-
-def enter(wanted: Environment, arguments: list[str]) -> None:
-    """Become the environment's interpreter: `arguments` are a script (`bootstrap`) and its. Raises EnvironmentFailed,
-    OSError."""
+def enter(wanted: Environment, module: str, arguments: Sequence[str]) -> None:
+    """Become the environment's interpreter and run a module's `main` there. Raises EnvironmentFailed, OSError."""
     directory = prepare(wanted, Cache(default_root()))
     python = str(directory / "bin" / "python")
     try:
@@ -57,8 +51,8 @@ def enter(wanted: Environment, arguments: list[str]) -> None:
         raise EnvironmentFailed(f"{python} does not run: {error}") from None
     interpreter.check(found)
     lent = locate(interpreter.NEEDED) if found.takes_our_extensions else {}
-    script, *rest = arguments
-    command = [python, "-P", script, json.dumps(locate(OWN)), json.dumps(lent), *rest]
+    bootstrap = os.path.join(os.path.dirname(__file__), "bootstrap.py")
+    command = [python, "-P", bootstrap, json.dumps(locate(OWN)), json.dumps(lent), module, *arguments]
     sys.stdout.flush()
     os.execve(python, command, surroundings(directory, wanted.kind != "packages", os.environ))
 
