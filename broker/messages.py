@@ -386,11 +386,15 @@ class Answer(NamedTuple):
 # ----------------------------------------------------------------------------------------------- broker -> workers
 
 
+RECORD_SETTING = "record-directory"
+"""Among a backend's settings: where failed requests are kept."""
+
+
 class Load(NamedTuple):
     """What a worker is to be: one instance of one version of one model.
 
-    `config` is the ModelConfig as JSON text, `settings` the backend's command-line configuration, `arena` the shm
-    sizes (default, growth, max) in bytes.
+    `config` is the ModelConfig as JSON text, `settings` the backend's command-line configuration and RECORD_SETTING,
+    `arena` the shm sizes (default, growth, max) in bytes.
     """
 
     model: str

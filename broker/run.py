@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     if not directory.is_dir():
         parser.error(f"there is no directory '{given.model}'")
     flags = [f"--config={given.config}"] if given.config else []
-    config = settings.load([*flags, f"--model-repository={directory.parent}"])
+    config = replace(settings.load([*flags, f"--model-repository={directory.parent}"]), record="")
     description = describe(directory, config.entries.get(directory.name), config, visible_gpus())
     version = description.versions[-1] if given.version is None else given.version
     if not (directory / str(version)).is_dir():

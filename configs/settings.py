@@ -37,6 +37,12 @@ class ServerConfig:
         True, "The server is ready only when all its models are; else as soon as it answers."
     )
     exit_timeout_secs: int = _server(30, "Seconds that a shutdown waits for requests to finish.", low=0, high=_LARGE)
+    record: str = _server(
+        "",
+        "Keep requests that their model has failed in this directory, for python -m broker run --replay: the newest "
+        "100, 256 MiB at the most.",
+        form="DIRECTORY",
+    )
     rate_limit: str = _server(
         "off",
         "execution_count: an execution waits for the resources that its instance group's rate_limiter names.",

@@ -34,6 +34,7 @@ class Streams:
         self.connection = connection
         self.outputs = outputs
         self.lock = threading.Lock()
+        self.failed: Callable[[Item, Result], None] | None = None  # is told of errors
         self._open: dict[tuple[int, int], Stream] = {}
         self._abandoned: set[tuple[int, int]] = set()  # requests that may still be executed
         self._finished = WARM_UP - 1  # the last attempt that was executed
@@ -229,6 +230,8 @@ class Stream:
             result = self._streams.outputs.result(self._item, outcome, part)
             if self._item.trace:
                 self._streams.tracer.output(*self._key, self._item, outcome)
+            if result.code != ErrorCode.OK and self._streams.failed is not None:
+                self._streams.failed(self._item, result)
         if result.part & Part.FINAL:
             self._is_answered = True
             self._streams.forget(self._key)

@@ -8,10 +8,12 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from broker.child import Place
 from broker.messages import (
     PROTOCOL,
+    RECORD_SETTING,
     Abandon,
     Answer,
     Beat,
@@ -56,6 +58,7 @@ from workers.keeping import Keeping
 from workers.model import ModelSpec
 from workers.outcome import AGAIN, Again, Outcome
 from workers.outputs import Outputs
+from workers.recorder import Recorder
 from workers.streams import Streams
 from workers.tracer import Tracer
 
@@ -97,6 +100,7 @@ class Worker:
         self._check: Callable[[], BackendError | None] | None = None
         self._checking = threading.Lock()
         self._verbosity = 0
+        self._recorder: Recorder | None = None
 
     def run(self) -> None:
         """Serve until told to stop."""
@@ -183,6 +187,7 @@ class Worker:
             if self._refusal:
                 raise BackendError(ErrorCode.INTERNAL, self._refusal)
             self._outputs.open(load)
+            self._record(load)
             model = ModelSpec.from_load(load)
             self._states = states.create(model)
             self._backend = create(model, self._host)
@@ -205,7 +210,16 @@ class Worker:
             loaded = Loaded(interface.inputs, interface.outputs, dict(interface.config), self._check is not None)
             self._connection.send(loaded)
 
+    def _record(self, load: Load) -> None:
+        directory = load.settings.get(RECORD_SETTING)
+        if directory:
+            who = (load.model, load.version, load.instance)
+            self._recorder = Recorder(Path(directory), self._host.inputs, who, partial(self._log, "W"))
+            self._streams.failed = self._recorder.failed
+
     def _unload(self) -> None:
+        if self._recorder is not None:
+            self._recorder.close()
         if self._backend is None:
             return
         try:
@@ -237,6 +251,8 @@ class Worker:
         )
         if is_traced:
             self._tracer.outputs(attempt, items, outcomes)
+        if self._recorder is not None:
+            self._recorder.executed(items, results)
         self._streams.executed(attempt)
         done = time.monotonic_ns()
         times = (execution.began, execution.inputs_ready, execution.outputs_computed, done)
