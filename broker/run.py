@@ -47,6 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     version = description.versions[-1] if given.version is None else given.version
     if not (directory / str(version)).is_dir():
         raise ConfigError(f"model '{description.name}' has no version {version}")
+    if not description.instances:
+        raise ConfigError(f"model '{description.name}' is an ensemble: run the models of its steps")
     instance = description.instances[0]
     if instance.visible_devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = instance.visible_devices

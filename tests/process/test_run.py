@@ -15,6 +15,15 @@ SECONDS = 60.0
 INT = tensor("IN", "TYPE_INT32", "[ 1 ]")
 
 
+ENSEMBLE = """
+platform: "ensemble"
+input { name: "A" data_type: TYPE_FP32 dims: [ 1 ] }
+output { name: "B" data_type: TYPE_FP32 dims: [ 1 ] }
+ensemble_scheduling { step { model_name: "identity" model_version: -1
+  input_map { key: "IN" value: "A" } output_map { key: "OUT" value: "B" } } }
+"""
+
+
 def run(model: Path, *arguments: str, says: str = "") -> "subprocess.CompletedProcess[str]":
     """Run a model; `says` is what the user types."""
     command = [sys.executable, "-m", "broker", "run", str(model), *arguments]
@@ -119,7 +128,9 @@ def test_wrong_inputs_are_told(tmp_path: Path, arrays: dict[str, object], error:
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     model = write_identity(tmp_path, "identity")
     (tmp_path / "text.npz").write_text("no")
+    ensemble = write_model(tmp_path, "ensemble", ENSEMBLE)
     for arguments, error in (
+        ([str(ensemble)], "model 'ensemble' is an ensemble: run the models of its steps"),
         ([str(tmp_path / "nowhere")], f"there is no directory '{tmp_path / 'nowhere'}'"),
         ([str(model), "--version=7"], "model 'identity' has no version 7"),
         ([str(model), "--input=nothing.npz"], "there is no file 'nothing.npz'"),
