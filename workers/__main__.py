@@ -1,12 +1,12 @@
 """The process of one model instance; the broker starts it as `python -P -m workers SOCKET TOKEN SERVER BROKER_PID
 DESCRIPTOR`."""
 
-import io
 import os
 import signal
 import sys
 
 from broker.child import take_place
+from workers import current
 from workers.worker import Worker
 
 
@@ -15,8 +15,7 @@ def main(refusal: str = "") -> None:
     place = take_place(sys.argv[1:])
     # what the model forks can be terminated, unlike ourselves
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
+    sys.stdout, sys.stderr = current.tagged(sys.stdout), current.tagged(sys.stderr)
     Worker(place, refusal).run()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from shm.arena import Buffer
 from shm.tensor import deserialize_bytes, serialize_bytes
+from workers import current
 from workers.autocomplete import ModelConfig
 from workers.pb_calls import (
     TRITONSERVER_MEMORY_CPU,
@@ -161,7 +162,7 @@ class Logger:
 
 def _write(level: str, message: str) -> None:
     caller = sys._getframe(2)
-    server.log(level, f"{os.path.basename(caller.f_code.co_filename)}:{caller.f_lineno}] {message}")
+    server.log(level, f"{current.tag()}{os.path.basename(caller.f_code.co_filename)}:{caller.f_lineno}] {message}")
 
 
 def get_model_dir() -> str:

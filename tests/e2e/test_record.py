@@ -1,5 +1,6 @@
 """Requests that a model has failed are recorded, and can be repeated without the server."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,11 @@ def test_a_request_that_fails_is_recorded_and_fails_again(server: Server) -> Non
                     client.infer("plain", [value], request_id="bad one")
             else:
                 client.infer("plain", [value], request_id="good one")
+    log = server.log()
+    for line in ("[plain_0_0] [request id: good one] got 1", "[plain_0_0] [request id: bad one] got 1"):
+        assert f"\n{line}\n" in log
+    assert re.search(r"I.* \[plain_0_0\] \[request id: bad one\] model\.py:\d+\] working\n", log)
+    assert "[plain_0_0] [request id: bad one] Failed to process the request(s) for model 'plain_0_0'" in log
     until(lambda: len(records(server, "plain")) == 1, SECONDS, "the failed request is recorded")
     (record,) = records(server, "plain")
     assert '"request_id":"bad one"' in record.read_text()

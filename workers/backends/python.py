@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from broker.messages import ErrorCode, Item
-from workers import isolation, pb_utils
+from workers import current, isolation, pb_utils
 from workers.autocomplete import ModelConfig
 from workers.backend import IO, Execution, Host, Interface
 from workers.coroutines import Coroutines
@@ -92,7 +92,9 @@ class PythonBackend:
                 refused[index] = error
         execution.inputs_are_ready()
         self._calls.attempt = execution.attempt
+        current.work_on(requests)
         outcomes = self._run(received) if received else []
+        current.work_on(())
         self._calls.attempt = 0
         execution.outputs_are_computed()
         for index, refusal in refused.items():  # ascending
@@ -210,7 +212,7 @@ class PythonBackend:
 
     def _failed(self, text: str) -> BackendError:
         full = f"Failed to process the request(s) for model '{self._model.instance}', message: {text}"
-        self._log("E", full)
+        self._log("E", f"{current.tag()}{full}")
         return BackendError(ErrorCode.INTERNAL, full)
 
     # ------------------------------------------------------------------------------------------- load
