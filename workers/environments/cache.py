@@ -51,6 +51,7 @@ class Cache:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory = self._root / key
         lock = self._lock(key)
+        os.set_inheritable(lock, True)  # whoever builds has it, and what this process becomes
         try:
             while True:
                 _wait_for(lock, fcntl.LOCK_SH, source)
@@ -59,13 +60,11 @@ class Cache:
                 _wait_for(lock, fcntl.LOCK_EX, source)
                 if not _is_complete(directory):
                     shutil.rmtree(directory, ignore_errors=True)  # what a killed process has begun
-                    make(directory)
-                    _complete(directory, source)
+                    _make(directory, source, make)
         except BaseException:
             os.close(lock)
             raise
         os.utime(directory / _MARK)
-        os.set_inheritable(lock, True)
         return directory
 
     def entries(self) -> Iterator[Entry]:
@@ -91,6 +90,17 @@ class Cache:
         return os.open(self._root / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
+def _make(directory: Path, source: str, make: Callable[[Path], None]) -> None:
+    try:
+        make(directory)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    draft = directory / f".{_MARK}"
+    draft.write_text(json.dumps({"source": source, "made": time.time()}))
+    draft.replace(directory / _MARK)
+
+
 def _wait_for(lock: int, kind: int, source: str) -> None:
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
@@ -101,12 +111,6 @@ def _wait_for(lock: int, kind: int, source: str) -> None:
 
 def _is_complete(directory: Path) -> bool:
     return (directory / _MARK).is_file()
-
-
-def _complete(directory: Path, source: str) -> None:
-    draft = directory / f".{_MARK}"
-    draft.write_text(json.dumps({"source": source, "made": time.time()}))
-    draft.replace(directory / _MARK)
 
 
 def _byte_size(directory: Path) -> int:

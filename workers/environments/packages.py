@@ -1,17 +1,15 @@
 """An environment made from a list of packages: by uv where it is on the PATH, else by venv and pip."""
 
-import ctypes
 import hashlib
 import importlib.metadata
 import os
 import re
 import shutil
-import signal
 import subprocess
+import sys
 import tomllib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 from workers.environments import EnvironmentFailed, say
@@ -21,7 +19,6 @@ LAST_LINES = 10
 """Of the build's output, for the message about its failure."""
 _NEEDED = ("pyzmq", "msgspec", "numpy")
 _INCLUDE = re.compile(r"^\s*(?:-r|--requirement|-c|--constraint)(?:\s+|=)(\S+)", re.MULTILINE)
-_PR_SET_PDEATHSIG = 1
 
 
 def digest(file: Path, interpreter: Interpreter) -> str:
@@ -105,7 +102,7 @@ def _run(command: list[str], file: Path, environment: dict[str, str]) -> None:
     """Run a step in the model's directory; what it prints goes to the server's log. Raises EnvironmentFailed."""
     last: deque[str] = deque(maxlen=LAST_LINES)
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-P", "-m", "workers.environments.guard", str(os.getpid()), *command],
         cwd=file.parent,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -113,7 +110,8 @@ def _run(command: list[str], file: Path, environment: dict[str, str]) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        preexec_fn=partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),  # noqa: PLW1509  # one thread
+        close_fds=False,  # all that build keep the lock to their end
+        start_new_session=True,
     )
     assert process.stdout is not None
     for line in process.stdout:

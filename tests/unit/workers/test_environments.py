@@ -58,6 +58,7 @@ def test_a_build_that_fails_is_tried_again(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     with pytest.raises(EnvironmentFailed, match="no"):
         cache.obtain("key", "source", fail)
+    assert not (tmp_path / "key").exists()
     assert (cache.obtain("key", "source", fill) / "file").exists()
 
 
