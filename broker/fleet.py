@@ -230,7 +230,7 @@ class Fleet:
 
     def _start(self, instance: Instance) -> None:
         environment = instance.version.description.environment
-        instance.peer = self._launch("worker", instance.key, instance.spec.visible_devices, environment)
+        instance.peer = self._launch("worker", _label(instance), instance.spec.visible_devices, environment)
         instance.state = InstanceState.STARTING
         instance.ready_at = None
         instance.pid, instance.reason, instance.execution_seconds, instance.capacity = 0, "", None, 1
@@ -459,6 +459,12 @@ class Fleet:
 
     def _emit(self, level: str, text: str) -> None:
         self._out.append(Emit(level, text))
+
+
+def _label(instance: Instance) -> str:
+    """What stands before the worker's lines in the log: model and instance, also where its group has another name."""
+    model = bare_name(instance.version.model)
+    return instance.key if instance.key.startswith(f"{model}_") else f"{model}/{instance.key}"
 
 
 def load_message(

@@ -162,3 +162,9 @@ def test_a_worker_that_has_loaded_when_it_is_not_wanted_any_more_changes_nothing
     assert not version.is_asked
     world.bury(fresh)
     assert [instance.state for instance in version.instances] == [InstanceState.READY]
+
+
+def test_a_worker_is_called_after_its_model_whatever_its_group_is_called() -> None:
+    world = World()
+    world.start(description("a", instances=instances("fast", 1)), description("b", instances=instances("b", 1)))
+    assert sorted(worker.name for worker in world.workers) == ["a/fast_0_0", "b_0_0"]

@@ -286,6 +286,7 @@ def test_no_request_and_no_result_stops_the_broker(model: ModelDescription, data
 
 def test_a_worker_may_take_its_time_to_build_its_environment() -> None:
     world = World()
+    world.start()
     world.describe(description("plain"))
     world.describe(description("slow", environment=Environment("packages", "/models/slow/requirements.txt", "1")))
     (plain,), (slow,) = world.workers_of("plain"), world.workers_of("slow")
