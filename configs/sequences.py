@@ -1,11 +1,14 @@
 """The `sequence_batching` block of a model's configuration: what it means, and what may be wrong with it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from configs.tree import Node
+if TYPE_CHECKING:  # descriptions are read in models' environments, too, which need not have protobuf
+    from configs.tree import Node
 
 DEFAULT_IDLE_MICROSECONDS = 1_000_000
 _CORRID = "CONTROL_SEQUENCE_CORRID"
