@@ -1,5 +1,6 @@
 """A server's private directory and the lock that says it is alive; sweeping up after servers that are not."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -68,6 +69,15 @@ def raise_file_limit() -> None:
     """Allow as many open files as we may: each instance takes several here and in every frontend."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def prefer_throughput() -> None:
+    """Have the kernel schedule us and our children as SCHED_BATCH: who is woken waits for the turn of the other to end.
+
+    A message that wakes its receiver would otherwise interrupt the sender; many small requests take a sixth more.
+    """
+    with contextlib.suppress(OSError):  # it is a hint; a sandbox may forbid it
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _prefix() -> str:

@@ -61,6 +61,7 @@ class Server:
         """Serve until the end; the exit status. Raises StartError, OSError."""
         runtime.sweep_dead_servers()
         runtime.raise_file_limit()
+        runtime.prefer_throughput()
         ports = open_ports(self._config)
         with ExitStack() as cleanup:
             cleanup.callback(self._log.close)

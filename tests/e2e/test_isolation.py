@@ -203,3 +203,9 @@ def test_what_a_model_prints_is_in_the_log_with_its_name(new_server: Callable[..
     with server:
         assert Calls(server, model).send(PRINT, 3).result(30)[0] == 3
         until(lambda: len(list(log_lines(server, r"^\[commands_0_0\] x{1023}$"))) == 3, 10, "three lines are logged")
+
+
+def test_no_thread_of_ours_interrupts_another(shared: Server) -> None:
+    for pid in (shared.process.pid, *[child.pid for child in shared.children()]):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            assert os.sched_getscheduler(int(task.name)) == os.SCHED_BATCH
