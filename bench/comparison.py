@@ -7,11 +7,11 @@ import platform
 import signal
 import statistics
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from bench import servers
 from bench.connection import Connection
@@ -19,21 +19,15 @@ from bench.load import Window, measure
 from bench.servers import Server
 
 
-class Case(Protocol):
-    """One row of the table."""
+@dataclass(frozen=True)
+class Case(ABC):
+    """One row of the table: what is asked (`payload`, in ten letters), and how many requests are in flight."""
 
-    @property
-    def protocol(self) -> str:
-        """HTTP or gRPC."""
+    protocol: str
+    payload: str
+    concurrency: int
 
-    @property
-    def payload(self) -> str:
-        """What is asked, in ten letters."""
-
-    @property
-    def concurrency(self) -> int:
-        """Requests in flight."""
-
+    @abstractmethod
     def connections(self, server: Server) -> list[Connection]:
         """Connections that together keep `concurrency` requests in flight."""
 

@@ -4,14 +4,13 @@ Three models in Python: the digits network with dynamic batching, an ensemble of
 """
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tritonclient.http
 
-from bench.comparison import run
+from bench.comparison import Case, run
 from bench.connection import Connection, connect
 from bench.grpc_client import GrpcConnection, infer_message
 from bench.http_client import HttpConnection, infer_request
@@ -27,13 +26,8 @@ MODELS: dict[str, tuple[str, tuple[int, ...]]] = {
 """Row: the model, and the shape of a request."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """One row of the table."""
-
-    protocol: str
-    payload: str
-    concurrency: int
+class ModelCase(Case):
+    """One of the models."""
 
     def connections(self, server: Server) -> list[Connection]:
         """A connection for each request in flight, and each with its own sequence."""
@@ -50,7 +44,7 @@ class Case:
         return GrpcConnection(connect(server.grpc), [infer_message(model, data, **place) for place in places], least, 1)
 
 
-CASES = [Case(protocol, payload, 32) for protocol in ("HTTP", "gRPC") for payload in MODELS]
+CASES = [ModelCase(protocol, payload, 32) for protocol in ("HTTP", "gRPC") for payload in MODELS]
 
 
 def sequence(number: int) -> list[dict[str, Any]]:

@@ -17,9 +17,9 @@ from time import perf_counter
 from bench import servers
 from bench.comparison import Plan, machine
 from bench.load import PATIENCE, Window, measure
-from bench.serving import REPOSITORY, Case, check_answers
+from bench.serving import REPOSITORY, PayloadCase, check_answers
 
-CASE = Case("HTTP", "16 floats", concurrency=32)
+CASE = PayloadCase("HTTP", "16 floats", concurrency=32)
 PLAN = Plan(rounds=5, warm_up=1.0, seconds=10.0)
 PERIOD = 1.0  # seconds from one scrape to the next
 

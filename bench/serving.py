@@ -4,14 +4,13 @@ Both servers run at the same time with the same model.py, and are asked in turn 
 """
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc
 import tritonclient.http
 
-from bench.comparison import run
+from bench.comparison import Case, run
 from bench.connection import Connection, connect
 from bench.grpc_client import GrpcConnection, infer_message
 from bench.http_client import HttpConnection, infer_request
@@ -24,13 +23,8 @@ CONCURRENCIES = (1, 8, 32)
 CALLS_PER_CONNECTION = 6  # of gRPC; perf_analyzer's habit
 
 
-@dataclass(frozen=True)
-class Case:
-    """One row of the table."""
-
-    protocol: str
-    payload: str
-    concurrency: int
+class PayloadCase(Case):
+    """One size of payload."""
 
     def connections(self, server: Server) -> list[Connection]:
         """Connections that together keep `concurrency` requests in flight."""
@@ -45,7 +39,7 @@ class Case:
 
 
 CASES = [
-    Case(protocol, payload, concurrency)
+    PayloadCase(protocol, payload, concurrency)
     for protocol in ("HTTP", "gRPC")
     for payload in PAYLOADS
     for concurrency in CONCURRENCIES

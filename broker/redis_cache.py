@@ -33,9 +33,9 @@ from broker.messages import (
     Welcome,
 )
 from broker.transport import Dealer
-from shm.arena import INLINE, Arena, ArenaFull, ArenaSettings, Block, inline
+from shm.arena import Arena, ArenaFull, ArenaSettings, Block
 from shm.datatypes import DATATYPES, expected_byte_size
-from shm.ref import Size, TensorRef
+from shm.ref import Size
 from shm.region import name_for
 from shm.tensor import Regions
 
@@ -186,20 +186,12 @@ class Process:
         blocks: list[Block] = []
         try:
             tensors, parameters = unpack(value)
-            outputs = tuple([self._place(*tensor, get.reader, blocks) for tensor in tensors])
+            outputs = tuple([self._arena.place(*tensor, blocks, get.reader) for tensor in tensors])
         except (ValueError, ArenaFull):
             for block in blocks:
                 block.release()
             return CacheFound(get.number, False, (), {})
         return CacheFound(get.number, True, outputs, parameters)
-
-    def _place(  # a tensor's parts, its reader
-        self, name: str, datatype: str, shape: tuple[int, ...], data: bytes, reader: str, blocks: list[Block]
-    ) -> TensorRef:
-        if len(data) <= INLINE:
-            return inline(name, datatype, shape, data)
-        blocks.append(self._arena.allocate(len(data), reader))
-        return blocks[-1].store(name, datatype, shape, data)
 
 
 def pack(put: CachePut, regions: Regions) -> bytes:

@@ -144,21 +144,13 @@ class Requests:
         if infer.digest and self._answer_from_cache(request, caller, now):
             return
         try:
-            version.scheduler.enqueue(request)
-        except (QueueFull, Rejected) as error:
+            _enqueue(request)
+        except Rejected as error:
             self._release(used)
-            self._refuse(peer, infer, _not_queued(infer, error), now)
+            self._refuse(peer, infer, _refusal(infer, error.code, str(error)), now)
             return
-        if version.preserves_order and caller is None:
-            request.is_ordered = True
-            version.order.append(request)
-        request.trace = self._observer.begin(version.model, infer.traceparent)
-        self._in_flight[key] = request
-        self._touched[version] = None
-        if caller is not None:
-            self._note_call(request, caller)
-            self.dispatch_touched(now)
-            self._refuse_deadlock(request, now)
+        self._begin(request, caller)
+        self._queued(request, now)
 
     def _version_for(self, infer: Infer, caller: Instance | None, now: float) -> Version:
         """The version that takes a request. Raises Rejected."""
@@ -172,7 +164,7 @@ class Requests:
         if infer.endpoint and version.description.decoupled:
             text = f"{infer.endpoint} doesn't support models with decoupled transaction policy"
             raise Rejected(text, ErrorCode.UNSUPPORTED)
-        if version.down_since is not None and _is_out(version, now):
+        if _is_out(version, now):
             raise Rejected(answers.not_ready(version.model, version.number), ErrorCode.UNAVAILABLE)
         return version
 
@@ -181,22 +173,9 @@ class Requests:
         inputs, batch = version.validator.validate(infer)
         request = step.request = Request("", infer, version, inputs, batch, now)
         request.step = step
-        try:
-            version.scheduler.enqueue(request)
-        except QueueFull:
-            text = f"{prefix(infer.request_id)}Exceeds maximum queue size"
-            raise Rejected(text, ErrorCode.UNAVAILABLE) from None
-        caller = step.parent.caller
-        if version.preserves_order and caller is None:
-            request.is_ordered = True
-            version.order.append(request)
-        request.trace = self._observer.begin_step(step.parent)
-        self._in_flight["", infer.request] = request
-        self._touched[version] = None
-        if caller is not None:
-            self._note_call(request, caller)
-            self.dispatch_touched(now)
-            self._refuse_deadlock(request, now)
+        _enqueue(request)
+        self._begin(request, step.parent.caller)
+        self._queued(request, now)
 
     def _answer_from_cache(self, request: Request, caller: Instance | None, now: float) -> bool:
         """Look for the answer in the cache, without a place in the queue; False when the request has to be executed."""
@@ -217,22 +196,35 @@ class Requests:
         return True
 
     def _begin(self, request: Request, caller: Instance | None) -> None:
+        """A request is under way from now on."""
+        version, message = request.version, request.message
         if caller is not None:
             self._note_call(request, caller)
-        elif request.version.preserves_order:
+        elif version.preserves_order:
             request.is_ordered = True
-            request.version.order.append(request)
-        request.trace = self._observer.begin(request.version.model, request.message.traceparent)
-        self._in_flight[request.peer, request.message.request] = request
+            version.order.append(request)
+        if request.step is None:
+            request.trace = self._observer.begin(version.model, message.traceparent)
+        else:
+            request.trace = self._observer.begin_step(request.step.parent)
+        self._in_flight[request.peer, message.request] = request
+
+    def _queued(self, request: Request, now: float) -> None:
+        """It waits for an instance; a call of a model must not wait for itself."""
+        self._touched[request.version] = None
+        if request.caller is not None:
+            self.dispatch_touched(now)
+            self._refuse_deadlock(request, now)
 
     def _answer_cached(
         self, request: Request, outputs: tuple[TensorRef, ...], parameters: Parameters, now: float
     ) -> None:
         """The cache has the answer."""
         version, message = request.version, request.message
-        version.statistics.hit(int((now - message.received) * 1e9), now)
+        ns = int((now - message.received) * 1e9)
+        version.statistics.hit(ns, now)
         if version.devices:
-            version.devices[""].hit(int((now - message.received) * 1e9), now)
+            version.devices[""].hit(ns, now)
         request.ended = now
         number, model = message.request, version.model
         self._respond(request, Response(number, ErrorCode.OK, "", model, version.number, outputs, parameters))
@@ -260,14 +252,11 @@ class Requests:
             self._fail(request, ErrorCode.CANCELLED, "", "CANCELED", now)
             return
         try:
-            version.scheduler.enqueue(request)
-        except (QueueFull, Rejected) as error:
-            self._respond(request, _not_queued(message, error))
+            _enqueue(request)
+        except Rejected as error:
+            self._respond(request, _refusal(message, error.code, str(error)))
             return
-        self._touched[version] = None
-        if request.caller is not None:
-            self.dispatch_touched(now)
-            self._refuse_deadlock(request, now)
+        self._queued(request, now)
 
     def kept(self, instance: Instance, message: Kept) -> None:
         """A worker has kept a response for the cache. Raises ProtocolError."""
@@ -726,10 +715,13 @@ def _refusal(infer: Infer, code: ErrorCode, error: str) -> Response:
     return Response(infer.request, code, error, infer.model, infer.version, (), {})
 
 
-def _not_queued(infer: Infer, error: Exception) -> Response:
-    if isinstance(error, Rejected):
-        return _refusal(infer, error.code, str(error))
-    return _refusal(infer, ErrorCode.UNAVAILABLE, f"{prefix(infer.request_id)}Exceeds maximum queue size")
+def _enqueue(request: Request) -> None:
+    """Give a request to its scheduler. Raises Rejected."""
+    try:
+        request.version.scheduler.enqueue(request)
+    except QueueFull:
+        text = f"{prefix(request.message.request_id)}Exceeds maximum queue size"
+        raise Rejected(text, ErrorCode.UNAVAILABLE) from None
 
 
 def _obituary(instance: Instance, death: Death) -> str:

@@ -44,12 +44,6 @@ class BatchStatistics:
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
 
-    def add_all(self, times: Sequence[tuple[int, int, int, int]]) -> None:
-        """Executions, or requests and their executions; `times` as in `messages.Executed`."""
-        self.compute_input.add_all([t[1] - t[0] for t in times])
-        self.compute_infer.add_all([t[2] - t[1] for t in times])
-        self.compute_output.add_all([t[3] - t[2] for t in times])
-
 
 @dataclass(slots=True)
 class Statistics:
@@ -95,7 +89,7 @@ class Statistics:
     def settle(self) -> None:
         """Count all answers and executions. Whoever reads the numbers calls this before."""
         for batch, executions in self._executions.items():
-            self.batches.setdefault(batch, BatchStatistics()).add_all(executions)
+            _add_stages(self.batches.setdefault(batch, BatchStatistics()), executions)
         self._executions.clear()
         if not self._answers:
             return
@@ -104,9 +98,7 @@ class Statistics:
         self.inference_count += sum(batches)
         self.success.add_all(totals)
         self.queue.add_all(queued)
-        self.compute_input.add_all([t[1] - t[0] for t in times])
-        self.compute_infer.add_all([t[2] - t[1] for t in times])
-        self.compute_output.add_all([t[3] - t[2] for t in times])
+        _add_stages(self, times)
         self.latencies.succeeded(totals, queued, times, nows)
 
     def hit(self, ns: int, now: float) -> None:
@@ -173,3 +165,10 @@ class Statistics:
             ],
             "memory_usage": [],
         }
+
+
+def _add_stages(to: BatchStatistics | Statistics, times: Sequence[tuple[int, int, int, int]]) -> None:
+    """The stages of executions, or of requests in theirs; `times` as in `messages.Executed`."""
+    to.compute_input.add_all([t[1] - t[0] for t in times])
+    to.compute_infer.add_all([t[2] - t[1] for t in times])
+    to.compute_output.add_all([t[3] - t[2] for t in times])

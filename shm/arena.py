@@ -170,6 +170,19 @@ class Arena:
             raise self._full(pages * PAGE)
         return block
 
+    def place(  # a tensor's parts, its reader
+        self, name: str, datatype: str, shape: tuple[int, ...], data: Buffer, blocks: list[Block], reader: str = ""
+    ) -> TensorRef:
+        """Put a tensor where its reader can see it: into the reference when tiny, else into a block, added to `blocks`.
+
+        Raises ArenaFull.
+        """
+        if len(data) <= INLINE:
+            return inline(name, datatype, shape, data)
+        block = self.allocate(len(data), reader)
+        blocks.append(block)
+        return block.store(name, datatype, shape, data)
+
     def release(self, block: Block) -> None:
         """The owner gives a block back. Once for each block."""
         extent, _ = self._lent.pop((block.region.name, block.slot))

@@ -80,13 +80,11 @@ class Keeping:
         self._send(Kept(attempt, index, refs, response.parameters, time.monotonic_ns() - began))
 
     def _store(self, output: Output, blocks: list[Block]) -> TensorRef:
-        name, datatype, shape, data = output
-        if len(data) <= INLINE:
-            return inline(name, datatype, shape, data)
         if self._arena is None:
+            if len(output.data) <= INLINE:
+                return inline(*output)
             self._arena = self._open()
-        blocks.append(self._arena.allocate(len(data)))
-        return blocks[-1].store(name, datatype, shape, data)
+        return self._arena.place(*output, blocks)
 
     def _open(self) -> Arena:
         arena = Arena(

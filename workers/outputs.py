@@ -19,7 +19,7 @@ from broker.messages import (
     Result,
     Target,
 )
-from shm.arena import INLINE, Arena, ArenaFull, ArenaSettings, Block, inline
+from shm.arena import Arena, ArenaFull, ArenaSettings, Block
 from shm.ref import TensorRef
 from shm.region import name_for
 from workers.client_memory import ClientMemory
@@ -85,22 +85,16 @@ class Outputs:
 
     def lend(self, tensors: Sequence[Output]) -> tuple[tuple[TensorRef, ...], list[Block]]:
         """Put the inputs of a call where other workers can read them until `give_back`. Raises ArenaFull."""
-        refs: list[TensorRef] = []
         blocks: list[Block] = []
         with self._lock:
             assert self._arena is not None
             try:
-                for name, datatype, shape, data in tensors:
-                    if len(data) <= INLINE:
-                        refs.append(inline(name, datatype, shape, data))
-                    else:
-                        blocks.append(self._arena.allocate(len(data)))
-                        refs.append(blocks[-1].store(name, datatype, shape, data))
+                refs = tuple([self._arena.place(*tensor, blocks) for tensor in tensors])
             except ArenaFull:
                 for block in blocks:
                     block.release()
                 raise
-        return tuple(refs), blocks
+        return refs, blocks
 
     def give_back(self, blocks: list[Block]) -> None:
         """The call is answered: its inputs are free."""
@@ -141,14 +135,10 @@ class Outputs:
                 return ()
             try:
                 for output in outputs:
-                    name, datatype, shape, data = output
-                    if name in targets:
-                        refs.append(self._deliver(output, targets[name]))
-                    elif len(data) <= INLINE:
-                        refs.append(inline(name, datatype, shape, data))
+                    if output.name in targets:
+                        refs.append(self._deliver(output, targets[output.name]))
                     else:
-                        blocks.append(self._arena.allocate(len(data), item.reader))
-                        refs.append(blocks[-1].store(name, datatype, shape, data))
+                        refs.append(self._arena.place(*output, blocks, item.reader))
             except (ArenaFull, BackendError):
                 for block in blocks:
                     block.release()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pytest
 
 from tests.support.clients import Client
 from tests.support.repository import Commands, instances, write_echo
@@ -53,33 +54,21 @@ def test_a_worker_that_is_killed_while_it_loads_leaves_nothing(new_server: Calla
         commands.be_bad(False)
 
 
-def test_the_memory_of_a_killed_worker_is_unmapped_by_the_frontends(new_server: Callable[..., Server]) -> None:
+@pytest.mark.parametrize(("dying", "reading"), [("workers", "frontends.http"), ("frontends.http", "workers")])
+def test_the_memory_of_a_killed_process_is_unmapped_by_its_readers(
+    new_server: Callable[..., Server], dying: str, reading: str
+) -> None:
     server = new_server()
     write_echo(server.repository, "echo")
     with server:
         echo(server)
-        (worker,), (frontend,) = server.children("workers"), server.children("frontends.http")
-        token = token_of(worker)
-        assert mapped(frontend, token)
-        os.kill(worker.pid, signal.SIGKILL)
+        (killed,), (reader,) = server.children(dying), server.children(reading)
+        token = token_of(killed)
+        assert mapped(reader, token)
+        os.kill(killed.pid, signal.SIGKILL)
         until(lambda: not regions_of(server, token), SECONDS, "its regions have no name")
-        until(lambda: not mapped(frontend, token), SECONDS, "nobody maps them")
+        until(lambda: not mapped(reader, token), SECONDS, "nobody maps them")
         until(lambda: server.is_healthy("ready"), SECONDS, "the server is ready again")
-        echo(server)
-
-
-def test_the_memory_of_a_killed_frontend_is_unmapped_by_the_workers(new_server: Callable[..., Server]) -> None:
-    server = new_server()
-    write_echo(server.repository, "echo")
-    with server:
-        echo(server)
-        (worker,), (frontend,) = server.children("workers"), server.children("frontends.http")
-        token = token_of(frontend)
-        assert mapped(worker, token)
-        os.kill(frontend.pid, signal.SIGKILL)
-        until(lambda: not regions_of(server, token), SECONDS, "its regions have no name")
-        until(lambda: not mapped(worker, token), SECONDS, "nobody maps them")
-        until(lambda: server.is_healthy("ready"), SECONDS, "the server answers again")
         echo(server)
 
 
