@@ -177,11 +177,11 @@ def _error(response: Response) -> TritonError:
         return TritonError(response.error, response.code)
     model, reason = response.model, response.error
     if reason.startswith(f"{_ENDPOINT} "):
-        return TritonError(
+        reason = (
             f"Model {model} is using the decoupled. The current BLS request call doesn't support models using the "
             "decoupled transaction policy. Please use 'decoupled=True' argument to the 'exec' or 'async_exec' calls "
             "for decoupled models.'"
         )
-    if reason.startswith("Request for unknown model: "):
+    elif reason.startswith("Request for unknown model: "):
         reason = f"Failed for execute the inference request. Model '{model}' is not ready."
     return TritonError(f"Model {model} - Error when running inference: {reason}")

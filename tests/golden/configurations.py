@@ -48,6 +48,12 @@ CONFIGURATIONS = {
     "decoupled": Configuration(("add_sub", "repeat")),
     "fragile": Configuration(("dies",)),
     "queues": Configuration(("delaying", "impatient", "ranked", "short_queue")),
+    "batches": Configuration(("gathered", "in_order", "uneven", "warmed")),
+    "calls": Configuration(
+        ("caller", "counted_hits", "doubler", "gatherer", "numbered", "outer", "repeat", "repeat_pipeline"),
+        ("--cache-config=local,size=1048576",),
+    ),
+    "limited": Configuration(("holder", "hurried", "waiter"), ("--rate-limit=execution_count",)),
     "sequences": Configuration(("controls", "named_sums", "oldest_sums", "steps", "sums")),
     "ensembles": Configuration(("add_sub", "errors", "failing_pipeline", "pipeline")),
     "explicit": Configuration(

@@ -343,6 +343,26 @@ BETTER: tuple[Difference, ...] = (
         ("decoupled/decoupled/stream error", "decoupled/decoupled/stream error empty_final"),
         r'"triton_final_response": \{"bool_param": true\}',
     ),
+    # --- calls between models, and the response cache
+    Difference(
+        "A model that is called may fail with a code of its own; the caller's copy in Triton is always INTERNAL.",
+        ("calls/calls/call that is unavailable", "calls/calls/call of a call that fails"),
+        r'"status": 503',
+    ),
+    Difference(
+        "The cache's key has the shapes, the outputs asked for and the parameters; Triton's only the inputs' bytes.",
+        (
+            "calls/calls/cached, equal bytes and different shape.2",
+            "calls/calls/cached, other outputs.[23]",
+            "calls/calls/cached, other parameters.3",
+        ),
+        FINE,
+    ),
+    Difference(
+        "Errors are not cached; Triton answers the second time with success and without outputs.",
+        ("calls/calls/cached, an error.2",),
+        r'"error": "unlucky, 1 times before"',
+    ),
     Difference(
         "There is no pool of pinned memory to measure.",
         ("core/http_metrics/page", "core/http_metrics/page_with_slash"),

@@ -1,6 +1,8 @@
 """The requests of the golden tests, one module per topic; `TOPICS` lists them by configuration."""
 
 from tests.golden.cases import (
+    batches,
+    calls,
     decoupled,
     ensembles,
     explicit,
@@ -24,6 +26,7 @@ from tests.golden.cases import (
     http_queries,
     http_routes,
     http_validation,
+    limited,
     queues,
     sequences,
     traced,
@@ -54,6 +57,9 @@ TOPICS: dict[str, dict[str, list[Scenario]]] = {
     "decoupled": {"decoupled": decoupled.SCENARIOS},
     "fragile": {"fragile": fragile.SCENARIOS},
     "queues": {"queues": queues.SCENARIOS},
+    "batches": {"batches": batches.SCENARIOS},
+    "calls": {"calls": calls.SCENARIOS},
+    "limited": {"limited": limited.SCENARIOS},
     "sequences": {"sequences": sequences.SCENARIOS},
     "ensembles": {"ensembles": ensembles.SCENARIOS},
     "explicit": {"explicit": explicit.SCENARIOS},
