@@ -170,8 +170,8 @@ def test_a_stream_of_another_model(connected: Client) -> None:
             "repeat",
             -1,
             "1 Model repeat - Error when running inference: Model repeat is using the decoupled. The current BLS "
-            "request call doesn't support models using the decoupled transaction policy. Please use 'decoupled=True' argument to the 'exec' or 'async_exec' calls "
-            "for decoupled models.'",
+            "request call doesn't support models using the decoupled transaction policy. Please use "
+            "'decoupled=True' argument to the 'exec' or 'async_exec' calls for decoupled models.'",
         ),
     ],
 )

@@ -179,8 +179,8 @@ def execute(self, requests):
             (
                 ErrorCode.INTERNAL,
                 "Model other - Error when running inference: Model other is using the decoupled. The current BLS "
-                "request call doesn't support models using the decoupled transaction policy. Please use 'decoupled=True' argument to the 'exec' or 'async_exec' "
-                "calls for decoupled models.'",
+                "request call doesn't support models using the decoupled transaction policy. Please use "
+                "'decoupled=True' argument to the 'exec' or 'async_exec' calls for decoupled models.'",
             ),
         ),
     ],
