@@ -39,6 +39,8 @@ class States:
             _State(after.name, after.datatype, after.name not in visible, _initial(model, before, form))
             for (before, after), form in pairs
         ]
+        self._initial = tuple(state.initial for state in self._states)
+        self._hidden = {state.output for state in self._states if state.is_hidden}
         self._kept: dict[int, tuple[TensorRef, ...]] = {}
 
     def fill(self, items: Sequence[Item], slots: Sequence[int]) -> tuple[Item, ...]:
@@ -49,33 +51,30 @@ class States:
         )
 
     def _current(self, item: Item, slot: int) -> tuple[TensorRef, ...]:
+        if slot < 0:
+            return self._initial
         if item.flags & START or slot not in self._kept:
-            return tuple(state.initial for state in self._states)
+            self._kept[slot] = self._initial
         return self._kept[slot]
 
-    def keep(self, items: Sequence[Item], slots: Sequence[int], outcomes: Sequence[Any]) -> list[Any]:
-        """Remember the states that came out; the outcomes without those that clients do not see.
+    def keep(self, slots: Sequence[int], outcomes: Sequence[Any]) -> list[Any]:
+        """Remember the states that came out; the outcomes without those that clients do not see."""
+        return [self.take(slot, outcome) for slot, outcome in zip(slots, outcomes, strict=True)]
 
-        `items` are those of `fill`. A request that failed leaves its sequence's states as they were.
+    def take(self, slot: int, outcome: Any) -> Any:
+        """The same for one response, be it returned or sent by the model itself.
+
+        A request that fails, or does not say, leaves its sequence's states as they were. Slot -1 has none.
         """
-        kept = []
-        for item, slot, outcome in zip(items, slots, outcomes, strict=True):
-            if slot >= 0:
-                before = item.inputs[len(item.inputs) - len(self._states) :]
-                self._kept[slot], outcome = self._after(before, outcome)  # noqa: PLW2901
-            kept.append(outcome)
-        return kept
-
-    def _after(self, before: tuple[TensorRef, ...], outcome: Any) -> tuple[tuple[TensorRef, ...], Any]:
-        """The states after a request, and what its client is told."""
-        if not isinstance(outcome, Response):
-            return before, outcome
+        if slot < 0 or not isinstance(outcome, Response):
+            return outcome
         try:
-            after = tuple(self._taken(state, ref, outcome) for state, ref in zip(self._states, before, strict=True))
+            self._kept[slot] = tuple(
+                self._taken(state, ref, outcome) for state, ref in zip(self._states, self._kept[slot], strict=True)
+            )
         except BackendError as error:
-            return before, error
-        hidden = {state.output for state in self._states if state.is_hidden}
-        return after, outcome._replace(outputs=[output for output in outcome.outputs if output.name not in hidden])
+            return error
+        return outcome._replace(outputs=[output for output in outcome.outputs if output.name not in self._hidden])
 
     def _taken(self, state: _State, before: TensorRef, response: Response) -> TensorRef:
         """A state as the response has it, or as it was. Raises BackendError."""

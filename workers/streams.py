@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -12,6 +12,7 @@ from workers.connection import Connection
 from workers.errors import BackendError
 from workers.outcome import Outcome, Output, Response
 from workers.outputs import Outputs
+from workers.states import States
 from workers.tracer import Tracer
 
 WARM_UP = -1
@@ -35,6 +36,8 @@ class Streams:
         self.outputs = outputs
         self.lock = threading.Lock()
         self.failed: Callable[[Item, Result], None] | None = None  # is told of errors
+        self.states: States | None = None
+        self.slots: Sequence[int] = ()  # of the requests that are being executed, where they have states
         self._open: dict[tuple[int, int], Stream] = {}
         self._abandoned: set[tuple[int, int]] = set()  # requests that may still be executed
         self._finished = WARM_UP - 1  # the last attempt that was executed
@@ -106,6 +109,7 @@ class Stream:
         self._key = key
         self._item = item
         self._is_decoupled = is_decoupled
+        self._slot = streams.slots[key[1]] if streams.slots else -1
         self._credit = STREAM_CREDIT
         self._waiting: deque[tuple[Outcome | None, int]] = deque()  # for credit
         self._room: threading.Condition | None = None  # made when a thread has to wait
@@ -125,6 +129,8 @@ class Stream:
             self._check(outcome, is_last)
             self._is_closed = self._is_closed or is_last
             self._has_response = self._has_response or outcome is not None
+            if self._streams.states is not None:
+                outcome = self._streams.states.take(self._slot, outcome)
             part = (Part.NONE if outcome is None else Part.CONTENT) | (Part.FINAL if is_last else Part.NONE)
             if self._is_decoupled:
                 self._send_in_order(outcome, part)

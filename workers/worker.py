@@ -189,7 +189,7 @@ class Worker:
             self._outputs.open(load)
             self._record(load)
             model = ModelSpec.from_load(load)
-            self._states = states.create(model)
+            self._states = self._streams.states = states.create(model)
             self._backend = create(model, self._host)
             interface = self._backend.load()
             for sample in warmup.samples(model, interface):
@@ -238,8 +238,9 @@ class Worker:
         if self._states is None:
             outcomes = self._outcomes(items, execution)
         else:
+            self._streams.slots = slots
             items = self._states.fill(items, slots)
-            outcomes = self._states.keep(items, slots, self._outcomes(items, execution))
+            outcomes = self._states.keep(slots, self._outcomes(items, execution))
         execution.outputs_are_computed()
         self._keeping.keep(attempt, items, outcomes)
         result = self._outputs.result

@@ -139,31 +139,53 @@ def test_the_identity_backend_leaves_controls_out(tmp_path: Path) -> None:
         assert len(result.outputs) == 1
 
 
-def test_a_state_stays_in_its_slot(tmp_path: Path) -> None:
-    state = {"input_name": "BEFORE", "output_name": "AFTER", "data_type": "TYPE_FP32", "dims": [1], "initial_state": []}
-    config = {
-        "max_batch_size": 8,
-        "input": [tensor("IN", "TYPE_FP32", -1)],
-        "output": [tensor("OUT", "TYPE_FP32", -1)],
-        "sequence_batching": {"control_input": [], "state": [state]},
-    }
-    body = """
-def execute(self, requests):
-    responses = []
-    for request in requests:
-        given, before = (pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in ("IN", "BEFORE"))
-        tensors = [pb_utils.Tensor(name, given + before) for name in ("OUT", "AFTER")]
-        responses.append(pb_utils.InferenceResponse(tensors))
-    return responses
+STATE = {"input_name": "BEFORE", "output_name": "AFTER", "data_type": "TYPE_FP32", "dims": [1], "initial_state": []}
+WITH_STATE = {
+    "max_batch_size": 8,
+    "input": [tensor("IN", "TYPE_FP32", -1)],
+    "output": [tensor("OUT", "TYPE_FP32", -1)],
+    "sequence_batching": {"control_input": [], "state": [STATE]},
+}
+SUM = """
+def sums(self, request):
+    given, before = (pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in ("IN", "BEFORE"))
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, given + before) for name in ("OUT", "AFTER")])
 """
+RETURNED = (
+    SUM
+    + """
+def execute(self, requests):
+    return [self.sums(request) for request in requests]
+"""
+)
+SENT = (
+    SUM
+    + """
+def execute(self, requests):
+    import threading
+    for request in requests:
+        sender = request.get_response_sender()
+        threading.Thread(target=sender.send, args=(self.sums(request), self.FINAL)).start()
+    return [None] * len(requests)
+"""
+)
+
+
+@pytest.mark.parametrize("body", [RETURNED, SENT], ids=["returned", "sent"])
+def test_a_state_stays_in_its_slot(tmp_path: Path, body: str) -> None:
     with FakeBroker() as broker:
-        broker.loaded("python", model(tmp_path, body), config)
+        broker.loaded("python", model(tmp_path, HELPERS + body), WITH_STATE)
 
         def run(*slots: int, flags: int = 0) -> list[float]:
             one = broker.ref("IN", np.ones((1, 1), np.float32))
             broker.send(Execute(next(broker.attempts), tuple(item(one, flags=flags) for _ in slots), slots))
-            results = broker.wait_for("Executed").results
-            return [float(broker.arrays(result)["OUT"].flat[0]) for result in results]
+            results = list(broker.wait_for("Executed").results)
+            for _ in range(results.count(OPEN)):
+                sent = broker.wait_for("Responded")
+                results[sent.item] = sent.result
+            arrays = [broker.arrays(result) for result in results]
+            assert {*arrays[0]} == {"OUT"}, "the state is not told"
+            return [float(array["OUT"].flat[0]) for array in arrays]
 
         assert run(0, 1, flags=1) == [1, 1]
         assert run(1) == [2]

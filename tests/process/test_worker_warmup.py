@@ -56,6 +56,19 @@ def config(*samples: tuple[str, int, int], **more: Any) -> dict[str, Any]:
     }
 
 
+def test_a_sequence_model_gets_the_control_inputs_that_its_sample_has(tmp_path: Path) -> None:
+    control = {"name": "START", "control": [{"kind": "CONTROL_SEQUENCE_START", "int32_false_true": [0, 1]}]}
+    made = config(("w", 2, 1), sequence_batching={"control_input": [control], "state": []})
+    made["model_warmup"][0]["inputs"]["START"] = {"data_type": "TYPE_INT32", "dims": [1], "zero_data": True}
+    source = SOURCE.replace(
+        "self.executed += len(requests)",
+        "self.executed += sum(pb_utils.get_input_tensor_by_name(r, 'START').as_numpy().size for r in requests)",
+    )
+    with FakeBroker() as broker:
+        broker.loaded("python", write_model(tmp_path, "m", source), made)
+        assert broker.wait_for("WarmedUp").requests == 2
+
+
 def test_samples_are_executed_before_the_instance_is_ready(tmp_path: Path) -> None:
     with FakeBroker() as broker:
         broker.loaded("python", write_model(tmp_path, "m", SOURCE), config(("a", 3, 2), ("skipped", 0, 1), ("b", 1, 0)))

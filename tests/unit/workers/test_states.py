@@ -55,17 +55,17 @@ def test_a_state_goes_from_request_to_request_of_its_slot(tmp_path: Path) -> Non
     assert numbers(first) == [[0, 0], [0, 0]]
     ref = first[0].inputs[-1]
     assert (ref.name, ref.datatype, ref.shape) == ("before", "INT32", (1, 2))
-    kept.keep(first, (0, 1), [answer(1, 2), answer(3, 4)])
+    kept.keep((0, 1), [answer(1, 2), answer(3, 4)])
     second = kept.fill((item(), item()), (1, 0))
     assert numbers(second) == [[3, 4], [1, 2]]
-    kept.keep(second, (1, 0), [answer(5, 6), answer(7, 8, 9)])
+    kept.keep((1, 0), [answer(5, 6), answer(7, 8, 9)])
     assert numbers(kept.fill((item(START), item()), (1, 0))) == [[0, 0], [7, 8, 9]], "a start resets"
 
 
 def test_clients_do_not_see_a_state_unless_it_is_an_output(tmp_path: Path) -> None:
     def seen(kept: States) -> list[str]:
-        filled = kept.fill((item(START),), (0,))
-        (outcome,) = kept.keep(filled, (0,), [answer(1, 2)])
+        kept.fill((item(START),), (0,))
+        (outcome,) = kept.keep((0,), [answer(1, 2)])
         return [output.name for output in outcome.outputs]
 
     assert seen(states(tmp_path)) == ["OUT"]
@@ -78,28 +78,33 @@ def test_clients_do_not_see_a_state_unless_it_is_an_output(tmp_path: Path) -> No
 )
 def test_a_request_that_gives_no_state_back_changes_none(tmp_path: Path, outcome: Any) -> None:
     kept = states(tmp_path)
-    kept.keep(kept.fill((item(START),), (0,)), (0,), [answer(1, 2)])
-    kept.keep(kept.fill((item(),), (0,)), (0,), [outcome])
+    kept.fill((item(START),), (0,))
+    kept.keep((0,), [answer(1, 2)])
+    kept.fill((item(),), (0,))
+    kept.keep((0,), [outcome])
     assert numbers(kept.fill((item(),), (0,))) == [[1, 2]]
 
 
 def test_a_start_that_fails_resets_all_the_same(tmp_path: Path) -> None:
     kept = states(tmp_path)
-    kept.keep(kept.fill((item(START),), (0,)), (0,), [answer(1, 2)])
-    kept.keep(kept.fill((item(START),), (0,)), (0,), [BackendError(ErrorCode.INTERNAL, "no")])
+    kept.fill((item(START),), (0,))
+    kept.keep((0,), [answer(1, 2)])
+    kept.fill((item(START),), (0,))
+    kept.keep((0,), [BackendError(ErrorCode.INTERNAL, "no")])
     assert numbers(kept.fill((item(),), (0,))) == [[0, 0]]
 
 
 def test_a_row_of_nobody_has_no_state_of_its_own(tmp_path: Path) -> None:
     kept = states(tmp_path)
-    filled = kept.fill((item(), item(START)), (-1, 1))
-    kept.keep(filled, (-1, 1), [answer(1, 2), answer(3, 4)])
+    kept.fill((item(), item(START)), (-1, 1))
+    kept.keep((-1, 1), [answer(1, 2), answer(3, 4)])
     assert numbers(kept.fill((item(), item()), (-1, 1))) == [[0, 0], [3, 4]]
 
 
 def test_a_state_of_another_datatype_is_an_error(tmp_path: Path) -> None:
     kept = states(tmp_path)
-    (outcome,) = kept.keep(kept.fill((item(START),), (0,)), (0,), [answer(1, 2, datatype="FP32")])
+    kept.fill((item(START),), (0,))
+    (outcome,) = kept.keep((0,), [answer(1, 2, datatype="FP32")])
     assert str(outcome) == "state 'after' has datatype FP32, the configuration says INT32"
 
 
