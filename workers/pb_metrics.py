@@ -83,10 +83,9 @@ class Metric:
 
     def _check_alive(self, what: str) -> None:
         if not self._family.is_alive:
-            raise _failure(
-                what,
-                "Invalid metric operation as the corresponding 'MetricFamily' has been deleted. The 'MetricFamily' "
-                "object should be kept alive for the lifetime of the 'Metric' object.",
+            raise TritonModelException(
+                f"Failed to {what}: Invalid metric operation as the corresponding 'MetricFamily' has been deleted. The "
+                "'MetricFamily' object should be deleted AFTER its corresponding 'Metric' objects have been deleted."
             )
 
 

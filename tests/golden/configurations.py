@@ -53,6 +53,7 @@ CONFIGURATIONS = {
         ("caller", "counted_hits", "doubler", "gatherer", "numbered", "outer", "repeat", "repeat_pipeline"),
         ("--cache-config=local,size=1048576",),
     ),
+    "examples": Configuration(("measured", "scorer", "text_pipeline", "tokenizer", "whoami")),
     "limited": Configuration(("holder", "hurried", "waiter"), ("--rate-limit=execution_count",)),
     "sequences": Configuration(("controls", "named_sums", "oldest_sums", "steps", "sums")),
     "ensembles": Configuration(("add_sub", "errors", "failing_pipeline", "pipeline")),
