@@ -15,12 +15,14 @@ from bench.connection import BUFFER
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
-def infer_request(model: str, data: np.ndarray, **options: Any) -> bytes:
+def infer_request(
+    model: str, data: np.ndarray, tensor: str = "INPUT0", answer: str = "OUTPUT0", **options: Any
+) -> bytes:
     """The whole request, as tritonclient makes it: binary tensors in both directions. `options` are tritonclient's."""
-    tensor = tritonclient.InferInput("INPUT0", list(data.shape), "FP32")
-    tensor.set_data_from_numpy(data)
-    outputs = [tritonclient.InferRequestedOutput("OUTPUT0", binary_data=True)]
-    body, json_size = tritonclient.InferenceServerClient.generate_request_body([tensor], outputs=outputs, **options)
+    given = tritonclient.InferInput(tensor, list(data.shape), "FP32")
+    given.set_data_from_numpy(data)
+    outputs = [tritonclient.InferRequestedOutput(answer, binary_data=True)]
+    body, json_size = tritonclient.InferenceServerClient.generate_request_body([given], outputs=outputs, **options)
     head = (
         f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         f"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: {json_size}\r\n\r\n"
