@@ -210,8 +210,8 @@ class Version:
             self.reschedule(self.description)
         self.signature = self.signature._replace(
             max_batch_size=self.description.max_batch_size,
-            inputs=self.signature.inputs or tuple(inputs),
-            outputs=self.signature.outputs or tuple(outputs),
+            inputs=_with(self.signature.inputs, inputs),
+            outputs=_with(self.signature.outputs, outputs),
         )
         self.validator = Validator(self.signature)
 
@@ -247,6 +247,12 @@ class Version:
             if instance.state is InstanceState.READY and held < instance.capacity and (best is None or held < least):
                 best, least = instance, held
         return best
+
+
+def _with(declared: tuple[TensorSpec, ...], found: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """What the configuration declares, and behind it what it leaves out and the model has."""
+    names = {spec.name for spec in declared}
+    return (*declared, *[spec for spec in found if spec.name not in names])
 
 
 def _scheduling(description: ModelDescription) -> tuple[object, ...]:

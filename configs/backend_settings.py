@@ -5,27 +5,25 @@ from collections.abc import Iterable, Mapping
 
 BackendSettings = Mapping[str, Mapping[str, str]]  # by backend, `""` holds for all; then by key
 
-BACKENDS = ("identity", "onnxruntime", "python", "pytorch")  # those there are
+BACKENDS = ("identity", "onnxruntime", "openvino", "python", "pytorch", "tensorflow")  # those there are
 MIB = 1 << 20
 _FORMAT = "--backend-config option format is '<backend name>,<setting>=<value>'. Got"
 
 _SHM_DEFAULT = ("shm-default-byte-size", "shm-default-size")
 _SHM_GROWTH = ("shm-growth-byte-size",)
 _SHM_MAX = ("shm-max-byte-size",)
-USED = {*_SHM_DEFAULT, *_SHM_GROWTH, *_SHM_MAX}
+_READ_BY_WORKERS = ("allow-soft-placement", "default-max-batch-size", "gpu-memory-fraction")
+USED = {*_SHM_DEFAULT, *_SHM_GROWTH, *_SHM_MAX, *_READ_BY_WORKERS}
 
 # Triton's own keys that mean nothing in this server.
 _WITHOUT_EFFECT = {
     "additional-dependency-dirs",
-    "allow-soft-placement",
     "auto-complete-config",
     "backend-directory",
     "coalesce-request-input",
-    "default-max-batch-size",
     "enable-global-threadpool",
     "enable-memory-tracker",
     "execution-policy",
-    "gpu-memory-fraction",
     "inter_op_thread_count",
     "intra_op_thread_count",
     "min-compute-capability",

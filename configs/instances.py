@@ -8,6 +8,7 @@ from configs.description import Instance, Resource
 
 MAX_COUNT = 1000  # every instance is a process: more than this is a slip of the pen
 
+_IN_PAIRS = ("onnxruntime", "tensorflow")  # two instances on the CPU where no count is given, as in Triton
 _KEPT_OUT_OF_SIGNATURE = ("name", "count", "gpus")
 
 
@@ -37,7 +38,7 @@ def normalise_group(group: dict[str, Any], index: int, target: Target) -> dict[s
         there = target.gpus and all(0 <= gpu < len(target.gpus) for gpu in group["gpus"])
         group["kind"] = "KIND_GPU" if there else "KIND_CPU"
     if group["count"] == 0:
-        group["count"] = 2 if (group["kind"], target.backend) == ("KIND_CPU", "onnxruntime") else 1
+        group["count"] = 2 if group["kind"] == "KIND_CPU" and target.backend in _IN_PAIRS else 1
     if group["kind"] == "KIND_GPU" and not group["gpus"]:
         group["gpus"] = list(range(len(target.gpus)))
     _check(group, target)

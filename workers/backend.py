@@ -99,6 +99,8 @@ _BACKENDS = {
     "python": _Entry("workers.backends.python", "PythonBackend", "", ""),
     "pytorch": _Entry("workers.backends.pytorch", "PyTorchBackend", "torch", "torch"),
     "onnxruntime": _Entry("workers.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime", "onnx"),
+    "openvino": _Entry("workers.backends.openvino", "OpenVinoBackend", "openvino", "openvino"),
+    "tensorflow": _Entry("workers.backends.tensorflow", "TensorFlowBackend", "tensorflow", "tensorflow"),
 }
 
 

@@ -84,6 +84,8 @@ def test_auto_is_a_gpu_where_there_is_one(gpus: list[str], listed: list[int], ki
         ("python", ["0"], ("KIND_GPU", 1)),
         ("onnxruntime", [], ("KIND_CPU", 2)),
         ("onnxruntime", ["0"], ("KIND_GPU", 1)),
+        ("tensorflow", [], ("KIND_CPU", 2)),
+        ("openvino", [], ("KIND_CPU", 1)),
         ("identity", ["0"], ("KIND_CPU", 1)),
     ],
 )

@@ -159,6 +159,14 @@ def test_without_completion_a_configuration_is_needed(described: Describe) -> No
         (None, ["1/model.onnx"], ("onnxruntime_onnx", "onnxruntime", "model.onnx")),
         (None, ["1/model.onnx/model.onnx"], ("onnxruntime_onnx", "onnxruntime", "model.onnx")),
         (None, ["1/model.onnx", "1/model.py", "1/model.pt"], ("onnxruntime_onnx", "onnxruntime", "model.onnx")),
+        (None, ["1/model.xml", "1/model.bin"], ("", "openvino", "model.xml")),
+        (None, ["1/model.graphdef"], ("tensorflow_graphdef", "tensorflow", "model.graphdef")),
+        (
+            'backend: "tensorflow"',
+            ["1/model.savedmodel/x"],
+            ("tensorflow_savedmodel", "tensorflow", "model.savedmodel"),
+        ),
+        ('backend: "openvino" default_model_filename: "model.onnx"', ["1/model.onnx"], ("", "openvino", "model.onnx")),
         (None, ["10/model.py", "2/model.pt"], ("", "python", "model.py")),  # the first in the order of letters
         ('platform: "pytorch"', ["1/x"], ("pytorch_libtorch", "pytorch", "model.pt")),
         ('platform: "pytorch_libtorch"', ["1/x"], ("pytorch_libtorch", "pytorch", "model.pt")),
@@ -200,7 +208,7 @@ def test_the_name_of_the_model_can_name_its_backend(described: Describe) -> None
         (
             '\nbackend: "onnx"',
             "2:1: unable to find backend library for backend 'onnx', try specifying runtime on the model "
-            "configuration. Backends here are identity, onnxruntime, python, pytorch",
+            "configuration. Backends here are identity, onnxruntime, openvino, python, pytorch, tensorflow",
         ),
         (
             'platform: "tensorrt_plan"',

@@ -67,7 +67,13 @@ def test_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "framework", "extra"), [("pytorch", "torch", "torch"), ("onnxruntime",) * 2 + ("onnx",)]
+    ("backend", "framework", "extra"),
+    [
+        ("pytorch", "torch", "torch"),
+        ("onnxruntime", "onnxruntime", "onnx"),
+        ("openvino",) * 3,
+        ("tensorflow",) * 3,
+    ],
 )
 def test_a_missing_framework(monkeypatch: pytest.MonkeyPatch, backend: str, framework: str, extra: str) -> None:
     monkeypatch.delitem(sys.modules, f"workers.backends.{backend}", raising=False)

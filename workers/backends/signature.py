@@ -1,0 +1,191 @@
+"""What a model file says of its inputs and outputs: against the configuration, and where it says nothing. Pure.
+
+The texts are Triton's.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from broker.messages import ErrorCode
+from workers.backend import IO, Interface
+from workers.batching import Array
+from workers.errors import BackendError
+from workers.model import ModelSpec, TensorSpec, data_type_of
+
+_SCHEDULERS = ("dynamic_batching", "sequence_batching", "ensemble_scheduling")
+DEFAULT_MAX_BATCH_SIZE = 4
+
+
+class Tensor(NamedTuple):
+    """An input or output of the model: its datatype ("": the protocol has none for it), and the framework's word.
+
+    `dims` have -1 for those of any size; None when the model does not even say how many there are.
+    """
+
+    name: str
+    datatype: str
+    type: str
+    dims: tuple[int, ...] | None
+
+
+def complete(
+    model: ModelSpec, inputs: Sequence[Tensor], outputs: Sequence[Tensor], can_batch: bool
+) -> tuple[ModelSpec, Interface]:
+    """The model with all that its configuration leaves out, and what that is; `can_batch`: the file has a batch
+    dimension. Raises BackendError when the two do not fit together.
+    """
+    is_wanted = model.settings.get("auto-complete-config", "true").lower() == "true"
+    found: dict[str, Any] = {}
+    if is_wanted and can_batch and not model.max_batch_size:
+        found = _batching(model)
+        model = replace(model, max_batch_size=found.get("max_batch_size", 0))
+    _check(model, inputs, outputs, is_wanted)
+    known = {spec.name for spec in model.fed} | model.hidden
+    missing_inputs = _missing(model, [tensor for tensor in inputs if tensor.name not in known])
+    visible = [tensor for tensor in outputs if tensor.name not in model.hidden]
+    missing_outputs = () if model.outputs else _missing(model, visible)
+    if is_wanted:
+        for kind, missing in (("input", missing_inputs), ("output", missing_outputs)):
+            if missing and all(io.dims is not None for io in missing):
+                found[kind] = [*model.config.get(kind, ()), *map(_entry, missing)]
+    return model, Interface(missing_inputs, missing_outputs, found)
+
+
+def shaped(tensor: Tensor, model: ModelSpec, array: Array) -> Array:
+    """An input in the model's own shape: a tensor of the batch dimension alone travels as [n, 1]."""
+    is_flat = model.max_batch_size and tensor.dims is not None and len(tensor.dims) == 1
+    return array.reshape(-1) if is_flat and array.shape[1:] == (1,) else array
+
+
+def travelling(array: Array, declared: tuple[int, ...] | None, is_batched: bool) -> Array:
+    """An output in the shape in which clients get it: `shaped` the other way round, and no scalars.
+
+    `declared` are its dims in the configuration, None where it has none.
+    """
+    if array.ndim == 0:
+        return array.reshape(declared if declared and set(declared) == {1} else (1,))
+    return array.reshape(-1, 1) if array.ndim == 1 and is_batched and declared is None else array
+
+
+def _batching(model: ModelSpec) -> dict[str, Any]:
+    """What is assumed of a model that can batch and whose configuration does not say so."""
+    text = model.settings.get("default-max-batch-size", str(DEFAULT_MAX_BATCH_SIZE))
+    if not text.isdecimal():
+        raise refuse(f"failed to convert '{text}' to integer (setting 'default-max-batch-size')")
+    size = int(text)
+    if size < 2 or any(name in model.config for name in _SCHEDULERS):
+        return {"max_batch_size": size} if size else {}
+    return {"max_batch_size": size, "dynamic_batching": {}}
+
+
+def _check(model: ModelSpec, inputs: Sequence[Tensor], outputs: Sequence[Tensor], is_wanted: bool) -> None:
+    if model.inputs:
+        count = len(model.fed)
+        if count > len(inputs) or (count < len(inputs) and not is_wanted):
+            raise refuse(
+                f"unable to load model '{model.name}', configuration expects {count} inputs, "
+                f"model provides {len(inputs)}"
+            )
+    for kind, specs, tensors in (("input", model.fed, inputs), ("output", model.all_outputs, outputs)):
+        by_name = {tensor.name: tensor for tensor in tensors}
+        for spec in specs:
+            if spec.name not in by_name:
+                raise unexpected(kind, spec.name, by_name)
+            if spec.is_optional:
+                raise refuse(
+                    f"input '{spec.name}' of model '{model.name}' cannot be optional: the model has no default"
+                )
+            check_datatype(model, kind, spec, by_name[spec.name])
+            _check_dims(model, kind, spec, by_name[spec.name].dims)
+
+
+def check_datatype(model: ModelSpec, kind: str, spec: TensorSpec, tensor: Tensor) -> None:
+    """Raise BackendError when an input or output (`kind`) is declared with another datatype than the model's."""
+    if not tensor.datatype:
+        raise unsupported(model, tensor)
+    if spec.datatype != tensor.datatype:
+        raise refuse(
+            f"unable to load model '{model.name}', configuration expects datatype {spec.data_type} for {kind} "
+            f"'{spec.name}', model provides {data_type_of(tensor.datatype)}"
+        )
+
+
+def _check_dims(model: ModelSpec, kind: str, spec: TensorSpec, dims: tuple[int, ...] | None) -> None:
+    if dims is None:
+        return
+    if spec.is_ragged:
+        if dims != (-1,):
+            raise refuse(
+                f"unable to load model '{model.name}', configuration expects model provides input with shape [-1]  for "
+                f"ragged input '{spec.name}', model provides {_shape(dims)}"
+            )
+        return
+    if spec.name in model.batch_outputs or any(spec.name in batch.names for batch in model.batch_inputs):
+        return  # its shape has nothing to do with the batch's size
+    if model.max_batch_size and dims[:1] != (-1,):
+        raise refuse(
+            f"model '{model.name}', tensor '{spec.name}': for the model to support batching the shape should have at "
+            f"least 1 dimension and the first dimension must be -1; but shape expected by the model is {_shape(dims)}"
+        )
+    full = (-1, *spec.dims) if model.max_batch_size else spec.dims
+    # An input of any size takes every configured size; outputs must be declared as they are.
+    pairs = list(zip(full, dims, strict=False))
+    if len(full) == len(dims) and all(have == want or (kind == "input" and want == -1) for have, want in pairs):
+        return
+    text = (
+        f"model '{model.name}', tensor '{spec.name}': the model expects {len(dims)} dimensions "
+        f"(shape {_shape(dims)}) but the model configuration specifies {len(full)} dimensions "
+    )
+    if model.max_batch_size:
+        text += "(an initial batch dimension because max_batch_size > 0 followed by the explicit tensor shape, "
+        raise refuse(f"{text}making complete shape {_shape(full)})")
+    raise refuse(f"{text}(shape {_shape(full)})")
+
+
+def _missing(model: ModelSpec, tensors: Iterable[Tensor]) -> tuple[IO, ...]:
+    """Inputs or outputs that the configuration leaves out. Raises BackendError."""
+    found = []
+    for tensor in tensors:
+        dims = tensor.dims
+        if not tensor.datatype:
+            raise unsupported(model, tensor)
+        if dims == ():
+            raise refuse(
+                f"unable to autofill for '{model.name}': the rank of model tensor '{tensor.name}' is 0 and dimensions "
+                "are not defined"
+            )
+        if dims is not None and model.max_batch_size:
+            if dims[0] != -1:
+                raise refuse(
+                    f"autofill failed for model '{model.name}': model does not support batching while non-zero "
+                    "max_batch_size is specified"
+                )
+            dims = dims[1:] or (1,)
+        found.append(IO(tensor.name, tensor.datatype, dims))
+    return tuple(found)
+
+
+def _entry(io: IO) -> dict[str, Any]:
+    return {"name": io.name, "data_type": data_type_of(io.datatype), "dims": list(io.dims or ())}
+
+
+def unexpected(kind: str, name: str, allowed: Iterable[str]) -> BackendError:
+    """The configuration declares an input or output (`kind`) that the model does not have."""
+    return refuse(f"unexpected inference {kind} '{name}', allowed {kind}s are: {', '.join(allowed)}")
+
+
+def unsupported(model: ModelSpec, tensor: Tensor) -> BackendError:
+    """The protocol has no datatype for a tensor."""
+    return BackendError(
+        ErrorCode.INTERNAL, f"unsupported datatype {tensor.type} for '{tensor.name}' for model '{model.name}'"
+    )
+
+
+def refuse(text: str) -> BackendError:
+    """The model's configuration is wrong."""
+    return BackendError(ErrorCode.INVALID_ARG, text)
+
+
+def _shape(dims: Sequence[int]) -> str:
+    return "[" + ",".join(map(str, dims)) + "]"
