@@ -4,6 +4,7 @@ import contextlib
 import json
 import mmap
 import os
+import re
 import signal
 import socket
 import struct
@@ -32,6 +33,8 @@ MODULES = {
 
 LAST_LINES = 5
 """Lines of output kept for the message about a death."""
+_STACK_FRAME = re.compile(r"\s+@\s+0x[0-9a-f]+\s")
+"""What native libraries print in numbers behind the reason for which they abort."""
 _PIPE = 1 << 16
 """What a pipe holds."""
 _READ = 1 << 14
@@ -133,7 +136,7 @@ class Supervisor:
         if len(child.partial) > _MAX_LINE or not data:
             lines, child.partial = [*lines, child.partial], b""
         texts = [line.decode("utf-8", "replace") for line in lines if line]
-        child.last_lines.extend(texts)
+        child.last_lines.extend([text for text in texts if not _STACK_FRAME.match(text)])
         return texts
 
     def bury(self, token: str) -> tuple[Death, list[str]]:

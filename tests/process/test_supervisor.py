@@ -106,6 +106,13 @@ def test_output_is_read_line_by_line_and_the_last_lines_are_remembered(superviso
     assert len(death.last_lines) == LAST_LINES
 
 
+def test_the_stack_of_a_native_library_does_not_displace_its_reason(supervisor: Supervisor) -> None:
+    program = "print('Check failed: no shape')\nfor i in range(9): print(f'    @     0x7fe883cce56{i}  ns::Op::Run()')"
+    death, said = bury(supervisor, start(supervisor, program))
+    assert len(said) == 10
+    assert death.last_lines == ("Check failed: no shape",)
+
+
 def test_a_line_without_end_does_not_grow_for_ever(supervisor: Supervisor) -> None:
     child = start(supervisor, "sys.stdout.write('x' * (1 << 20)); sys.stdout.flush(); time.sleep(60)")
     found: list[str] = []
