@@ -204,6 +204,7 @@ class Version:
     def complete(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], completed: dict[str, Any]) -> None:
         """Take over what the worker found: inputs and outputs that the configuration does not declare, and fields of
         it that the model has set. Raises ConfigError."""
+        completed = {**self.completed, **completed}  # a worker that comes later was told what the first one has found
         if completed != self.completed:
             completion.complete(self.description, completed)  # raises before anything is changed
             self.completed = completed

@@ -19,6 +19,7 @@ from broker.models import (
     prefetch,
 )
 from configs.description import Instance as InstanceSpec
+from configs.description import TensorSpec
 from tests.unit.broker.describe import description, instances
 
 READY, STARTING, DRAINING = InstanceState.READY, InstanceState.STARTING, InstanceState.DRAINING
@@ -146,6 +147,22 @@ def test_the_newest_version_that_is_alive_serves() -> None:
     assert model.newest_ready() is model.versions[2]
     model.versions[1].instances = running(model.versions[1], instances("m", 1))
     assert model.newest_ready() is model.versions[1], "no instance of version 2 is alive"
+
+
+def test_what_a_model_completes_outlives_the_worker_that_found_it() -> None:
+    version = Version.create(description(), 1)
+    version.complete((), (), {"max_batch_size": 4, "dynamic_batching": {}})
+    version.complete((), (), {})  # a worker that comes back is told all of that, and finds nothing more
+    version.reschedule(description(count=2))
+    assert version.signature.max_batch_size == version.description.max_batch_size == 4
+    assert version.description.dynamic_batching is not None
+
+
+def test_inputs_that_the_configuration_leaves_out_join_those_that_it_declares() -> None:
+    version = Version.create(description(), 1)
+    for _ in range(2):  # two instances
+        version.complete((TensorSpec("MORE", "INT32", (2,)), TensorSpec("IN", "INT32", (2,))), (), {})
+    assert [(spec.name, spec.datatype) for spec in version.signature.inputs] == [("IN", "FP32"), ("MORE", "INT32")]
 
 
 def test_parameters_of_a_model() -> None:
