@@ -157,7 +157,7 @@ def test_what_the_file_says_is_the_configuration(server: Server) -> None:
 
 @pytest.mark.parametrize(("model", "cause"), [("cut_openvino", "model.xml': Error parsing"), ("fatal", "wants it so")])
 def test_a_model_that_cannot_be_loaded_says_why_and_harms_nobody(server: Server, model: str, cause: str) -> None:
-    with Client("http", server) as client:
+    with Client("http", server, LOAD_SECONDS) as client:
         with pytest.raises(InferenceServerException, match=cause) as raised:
             client.raw.load_model(model)
         assert model in str(raised.value)

@@ -66,6 +66,40 @@ def test_onnxruntime(tmp_path: Path, counted: dict[str, int]) -> None:
     assert counted == {"arena": 3 * SIZE, "batch": 2 * SIZE}
 
 
+def test_openvino(tmp_path: Path, counted: dict[str, int]) -> None:
+    openvino = pytest.importorskip("openvino")
+    path = write_model(tmp_path, "m", "", "1/model.xml")
+    given = openvino.opset13.parameter([-1, -1], openvino.Type.f32, "INPUT__0")
+    result = openvino.opset13.result(openvino.opset13.negative(given))
+    given.output(0).get_tensor().set_names({"INPUT__0"})
+    result.output(0).get_tensor().set_names({"OUTPUT__0"})
+    openvino.save_model(openvino.Model([result], [given], "m"), path / "1" / "model.xml")
+    with ThreadBroker() as broker:
+        broker.loaded("openvino", path, CONFIG)
+        one, two = [item(broker.ref("INPUT__0", PAYLOAD + 1)) for _ in range(2)]
+        (answer,) = broker.execute(one)
+        assert broker.arrays(answer)["OUTPUT__0"].max() == -1
+        assert counted == {"arena": SIZE}
+        broker.execute(one, two)
+    assert counted == {"arena": 3 * SIZE, "batch": 2 * SIZE}
+
+
+def test_tensorflow(tmp_path: Path, counted: dict[str, int]) -> None:
+    tensorflow = pytest.importorskip("tensorflow")
+    path = write_model(tmp_path, "m", "", "1/model.graphdef")
+    with tensorflow.Graph().as_default() as graph:
+        tensorflow.negative(tensorflow.compat.v1.placeholder("float32", [None, None], "INPUT__0"), "OUTPUT__0")
+    (path / "1" / "model.graphdef").write_bytes(graph.as_graph_def().SerializeToString())
+    with ThreadBroker() as broker:
+        broker.loaded("tensorflow", path, {**CONFIG, "platform": "tensorflow_graphdef"})
+        one, two = [item(broker.ref("INPUT__0", PAYLOAD + 1)) for _ in range(2)]
+        (answer,) = broker.execute(one)
+        assert broker.arrays(answer)["OUTPUT__0"].max() == -1
+        assert counted == {"arena": SIZE}
+        broker.execute(one, two)
+    assert counted == {"arena": 3 * SIZE, "batch": 2 * SIZE}
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 def test_pytorch(tmp_path: Path, counted: dict[str, int]) -> None:
     pytest.importorskip("torch")

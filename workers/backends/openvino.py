@@ -8,6 +8,7 @@ import numpy as np
 import openvino
 
 from broker.messages import ErrorCode, Item
+from shm import copies
 from shm.ref import TensorRef
 from shm.tensor import NUMPY
 from workers.backend import Execution, Host, Interface
@@ -162,6 +163,7 @@ class OpenVinoBackend:
         for tensor, result in results:
             array = result.view(NUMPY[tensor.datatype])
             if is_copied or any(np.may_share_memory(array, given) for given in arrays.values()):
+                copies.count("kept", array.nbytes)
                 array = array.copy()  # an input that is an output, too, is where it was; it may go before the answer
             array = array[:size] if size < self._fixed_batch else array
             array = travelling(array, self._declared.get(tensor.name), bool(self._model.max_batch_size))
@@ -177,6 +179,7 @@ class OpenVinoBackend:
                 array = array.view()
                 array.flags.writeable = True
             except ValueError:  # it lies in the message
+                copies.count("read-only", array.nbytes)
                 array = array.copy()
         if datatype == "BF16":
             return openvino.Tensor(array, array.shape, openvino.Type.bf16)
