@@ -139,16 +139,15 @@ def _read(model: ModelSpec, name: str, size: int | None) -> bytes:
 
 
 def _declared(model: ModelSpec, interface: Interface) -> dict[str, _Declared]:
-    if not model.inputs:
-        return {io.name: _Declared(io.datatype, io.dims, None, False) for io in interface.inputs}
-    return {
+    found = {io.name: _Declared(io.datatype, io.dims, None, False) for io in interface.inputs}
+    return found | {
         entry["name"]: _Declared(
             datatype_of(entry["data_type"]),
             tuple(int(dim) for dim in entry["dims"]),
             tuple(int(dim) for dim in entry["reshape"].get("shape", ())) if "reshape" in entry else None,
             bool(entry.get("optional", False)),
         )
-        for entry in model.config["input"]
+        for entry in model.config.get("input", ())
     }
 
 

@@ -42,14 +42,16 @@ def complete(
         model = replace(model, max_batch_size=found.get("max_batch_size", 0))
     _check(model, inputs, outputs, is_wanted)
     known = {spec.name for spec in model.fed} | model.hidden
-    missing_inputs = _missing(model, [tensor for tensor in inputs if tensor.name not in known])
-    visible = [tensor for tensor in outputs if tensor.name not in model.hidden]
-    missing_outputs = () if model.outputs else _missing(model, visible)
-    if is_wanted:
-        for kind, missing in (("input", missing_inputs), ("output", missing_outputs)):
-            if missing and all(io.dims is not None for io in missing):
-                found[kind] = [*model.config.get(kind, ()), *map(_entry, missing)]
-    return model, Interface(missing_inputs, missing_outputs, found)
+    sides = {
+        "input": [tensor for tensor in inputs if tensor.name not in known],
+        "output": [] if model.outputs else [tensor for tensor in outputs if tensor.name not in model.hidden],
+    }
+    missing = {kind: tuple(_io(model, tensor) for tensor in tensors) for kind, tensors in sides.items()}
+    for kind, tensors in sides.items():
+        if is_wanted and tensors and all(tensor.dims is not None for tensor in tensors):
+            entries = [_entry(io, model, tensor) for io, tensor in zip(missing[kind], tensors, strict=True)]
+            found[kind] = [*model.config.get(kind, ()), *entries]
+    return model, Interface(missing["input"], missing["output"], found)
 
 
 def shaped(tensor: Tensor, model: ModelSpec, array: Array) -> Array:
@@ -61,11 +63,11 @@ def shaped(tensor: Tensor, model: ModelSpec, array: Array) -> Array:
 def travelling(array: Array, declared: tuple[int, ...] | None, is_batched: bool) -> Array:
     """An output in the shape in which clients get it: `shaped` the other way round, and no scalars.
 
-    `declared` are its dims in the configuration, None where it has none.
+    `declared` are its dims in the configuration, as the model has them; None where the configuration has none.
     """
     if array.ndim == 0:
         return array.reshape(declared if declared and set(declared) == {1} else (1,))
-    return array.reshape(-1, 1) if array.ndim == 1 and is_batched and declared is None else array
+    return array.reshape(-1, 1) if array.ndim == 1 and is_batched and not declared else array
 
 
 def _batching(model: ModelSpec) -> dict[str, Any]:
@@ -143,31 +145,30 @@ def _check_dims(model: ModelSpec, kind: str, spec: TensorSpec, dims: tuple[int, 
     raise refuse(f"{text}(shape {_shape(full)})")
 
 
-def _missing(model: ModelSpec, tensors: Iterable[Tensor]) -> tuple[IO, ...]:
-    """Inputs or outputs that the configuration leaves out. Raises BackendError."""
-    found = []
-    for tensor in tensors:
-        dims = tensor.dims
-        if not tensor.datatype:
-            raise unsupported(model, tensor)
-        if dims == ():
-            raise refuse(
-                f"unable to autofill for '{model.name}': the rank of model tensor '{tensor.name}' is 0 and dimensions "
-                "are not defined"
-            )
-        if dims is not None and model.max_batch_size:
-            if dims[0] != -1:
-                raise refuse(
-                    f"autofill failed for model '{model.name}': model does not support batching while non-zero "
-                    "max_batch_size is specified"
-                )
-            dims = dims[1:] or (1,)
-        found.append(IO(tensor.name, tensor.datatype, dims))
-    return tuple(found)
+def _io(model: ModelSpec, tensor: Tensor) -> IO:
+    """An input or output that the configuration leaves out, as requests are checked. Raises BackendError."""
+    dims = tensor.dims
+    if not tensor.datatype:
+        raise unsupported(model, tensor)
+    if dims == ():
+        raise refuse(
+            f"unable to autofill for '{model.name}': the rank of model tensor '{tensor.name}' is 0 and dimensions are "
+            "not defined"
+        )
+    if dims is None or not model.max_batch_size:
+        return IO(tensor.name, tensor.datatype, dims)
+    if dims[0] != -1:
+        raise refuse(
+            f"autofill failed for model '{model.name}': model does not support batching while non-zero max_batch_size "
+            "is specified"
+        )
+    return IO(tensor.name, tensor.datatype, dims[1:] or (1,))
 
 
-def _entry(io: IO) -> dict[str, Any]:
-    return {"name": io.name, "data_type": data_type_of(io.datatype), "dims": list(io.dims or ())}
+def _entry(io: IO, model: ModelSpec, tensor: Tensor) -> dict[str, Any]:
+    """The same as the configuration declares it; the model's own shape may be the batch dimension alone."""
+    entry = {"name": io.name, "data_type": data_type_of(io.datatype), "dims": list(io.dims or ())}
+    return {**entry, "reshape": {"shape": []}} if model.max_batch_size and tensor.dims == (-1,) else entry
 
 
 def unexpected(kind: str, name: str, allowed: Iterable[str]) -> BackendError:

@@ -98,10 +98,14 @@ def test_what_the_file_declares(
 ) -> None:
     backend, interface = load(tmp_path, network(shape=shape), {"max_batch_size": max_batch_size})
     assert interface[:2] == ((IO("x", "FP32", dims),), (IO("y", "FP32", dims),))
-    entry = {"data_type": "TYPE_FP32", "dims": list(dims)}
+    entry: dict[str, Any] = {"data_type": "TYPE_FP32", "dims": list(dims)}
+    entry |= {"reshape": {"shape": []}} if shape == (-1,) else {}
     assert interface.config == {"input": [{"name": "x", **entry}], "output": [{"name": "y", **entry}]}
     sent = floats(*([2] if max_batch_size else []), *[3 if dim == -1 else dim for dim in dims])
-    np.testing.assert_array_equal(arrays(run(backend, request(x=sent))[0])["y"], -sent)
+    completed = {"max_batch_size": max_batch_size, **interface.config}
+    again, _ = load(tmp_path, network(shape=shape), completed)  # as a worker that comes back is told
+    for loaded in (backend, again):
+        np.testing.assert_array_equal(arrays(run(loaded, request(x=sent))[0])["y"], -sent)
 
 
 def test_a_layout_with_a_batch_makes_the_model_batch(tmp_path: Path) -> None:

@@ -150,7 +150,9 @@ def test_what_the_file_declares(
     assert interface.outputs == (IO("y", "FP32", dims),)
     lead = [] if batch == 0 else [2]
     sent = floats(*lead, *[2 if dim == -1 else dim for dim in dims or (3, 2)])
-    np.testing.assert_array_equal(arrays(run(backend, request(x=sent))[0])["y"], -sent)
+    again, _ = load(tmp_path, {**SAVED, **config, **interface.config})  # as a worker that comes back is told
+    for loaded in (backend, again):
+        np.testing.assert_array_equal(arrays(run(loaded, request(x=sent))[0])["y"], -sent)
 
 
 @pytest.mark.parametrize(
@@ -284,14 +286,18 @@ def test_a_configuration_that_does_not_fit(
 
 def test_a_graph_is_initialised_by_its_file(tmp_path: Path) -> None:
     write_graphdef(tmp_path)
-    config = {**GRAPH, "max_batch_size": 4, "input": IN, "output": [tensor("total", "TYPE_FP32", 1, reshape=None)]}
-    config["output"][0]["reshape"] = {"shape": []}
+    config = {
+        **GRAPH,
+        "max_batch_size": 4,
+        "input": IN,
+        "output": [tensor("total", "TYPE_FP32", 1, reshape={"shape": []})],
+    }
     backend, _ = load(tmp_path, config)
     with pytest.raises(BackendError, match="uninitialized"):
         run(backend, request(x=floats(1, 2)))
     (tmp_path / "init.json").write_text(json.dumps({"init_ops": ["start/Assign"]}))
     backend, _ = load(tmp_path, {**config, **parameters(TF_INIT_OPS_FILE="init.json")})
-    assert arrays(run(backend, request(x=floats(2, 2)))[0])["total"].tolist() == [6.0, 10.0]
+    assert arrays(run(backend, request(x=floats(2, 2)))[0])["total"].tolist() == [[6.0], [10.0]]
     (tmp_path / "1" / "init.json").write_text(json.dumps({"init_ops": ["nothing"]}))
     text = refusal(tmp_path, {**config, **parameters(TF_INIT_OPS_FILE="init.json")})
     assert f"by the init_ops of '{tmp_path}/1/init.json': KeyError" in text
