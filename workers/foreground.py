@@ -249,8 +249,8 @@ def signature(order: Order, loaded: Loaded) -> Signature:
     return Signature(
         description.name,
         int(loaded.config.get("max_batch_size", description.max_batch_size)),
-        description.inputs or tuple(TensorSpec(*declared) for declared in loaded.inputs),
-        description.outputs or tuple(TensorSpec(*declared) for declared in loaded.outputs),
+        (*description.inputs, *[TensorSpec(*declared) for declared in loaded.inputs]),
+        (*description.outputs, *[TensorSpec(*declared) for declared in loaded.outputs]),
     )
 
 

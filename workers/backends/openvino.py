@@ -13,7 +13,7 @@ from shm.ref import TensorRef
 from shm.tensor import NUMPY
 from workers.backend import Execution, Host, Interface
 from workers.backends import openvino_options
-from workers.backends.signature import Tensor, complete, refuse, shaped, travelling
+from workers.backends.signature import Tensor, complete, flat, refuse, travelling
 from workers.batching import Array, Computed, execute_apart, execute_together
 from workers.errors import BackendError
 from workers.layout import joiner
@@ -47,6 +47,7 @@ class OpenVinoBackend:
         self._log = host.log
         self._request: Any = None
         self._fed: dict[str, tuple[int, Tensor]] = {}  # inputs by name, with their place
+        self._flat: frozenset[str] = frozenset()
         self._given: list[tuple[int, Tensor]] = []  # the outputs that there is a use for
         self._declared = {spec.name: spec.dims for spec in model.all_outputs}
         self._fixed_batch = 0  # the batch size that the model insists on
@@ -131,6 +132,7 @@ class OpenVinoBackend:
         can_batch = all(_has_batch_layout(port) for port in network.inputs)
         self._model, interface = complete(model, inputs, outputs, can_batch)
         self._fed = {tensor.name: (index, tensor) for index, tensor in enumerate(inputs)}
+        self._flat = flat(self._model, inputs)
         wanted = {spec.name for spec in model.all_outputs} | {io.name for io in interface.outputs}
         self._given = [(index, tensor) for index, tensor in enumerate(outputs) if tensor.name in wanted]
         return interface
@@ -147,7 +149,7 @@ class OpenVinoBackend:
 
     def _read(self, ref: TensorRef) -> Array:
         array = self._inputs.array(ref)
-        return shaped(self._fed[ref.name][1], self._model, array) if ref.name in self._fed else array
+        return array.reshape(-1) if ref.name in self._flat else array
 
     def _run(self, arrays: dict[str, Array], is_copied: bool = False) -> list[Computed]:
         size = len(next(iter(arrays.values()))) if self._fixed_batch else 0

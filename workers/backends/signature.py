@@ -54,14 +54,15 @@ def complete(
     return model, Interface(missing["input"], missing["output"], found)
 
 
-def shaped(tensor: Tensor, model: ModelSpec, array: Array) -> Array:
-    """An input in the model's own shape: a tensor of the batch dimension alone travels as [n, 1]."""
-    is_flat = model.max_batch_size and tensor.dims is not None and len(tensor.dims) == 1
-    return array.reshape(-1) if is_flat and array.shape[1:] == (1,) else array
+def flat(model: ModelSpec, inputs: Iterable[Tensor]) -> frozenset[str]:
+    """The inputs whose shape in the model is the batch dimension alone: they travel as [n, 1]."""
+    ragged = {spec.name for spec in model.inputs if spec.is_ragged}
+    is_batched = model.max_batch_size > 0
+    return frozenset(t.name for t in inputs if is_batched and t.dims == (-1,) and t.name not in ragged)
 
 
 def travelling(array: Array, declared: tuple[int, ...] | None, is_batched: bool) -> Array:
-    """An output in the shape in which clients get it: `shaped` the other way round, and no scalars.
+    """An output in the shape in which clients get it: the mirror of `flat`, and no scalars.
 
     `declared` are its dims in the configuration, as the model has them; None where the configuration has none.
     """

@@ -15,7 +15,7 @@ from shm.ref import TensorRef
 from shm.tensor import NUMPY
 from workers.backend import Execution, Host, Interface
 from workers.backends import tensorflow_files
-from workers.backends.signature import Tensor, complete, refuse, shaped, travelling
+from workers.backends.signature import Tensor, complete, flat, refuse, travelling
 from workers.batching import Array, Computed, execute_apart, execute_together
 from workers.errors import BackendError
 from workers.layout import joiner
@@ -37,6 +37,7 @@ class TensorFlowBackend:
         self._session: Any = None
         self._fed: dict[str, Tensor] = {}
         self._given: dict[str, Tensor] = {}  # the outputs that there is a use for
+        self._flat: frozenset[str] = frozenset()
         self._places: Mapping[str, str] = {}  # of inputs and outputs in the graph
         self._declared = {spec.name: spec.dims for spec in model.all_outputs}
         self._joiner = joiner(model)
@@ -59,6 +60,7 @@ class TensorFlowBackend:
         self._session.graph.finalize()
         self._model, interface = complete(model, signature.inputs, signature.outputs, signature.can_batch)
         self._fed = {tensor.name: tensor for tensor in signature.inputs}
+        self._flat = flat(self._model, signature.inputs)
         wanted = {spec.name for spec in model.all_outputs} | {io.name for io in interface.outputs}
         self._given = {tensor.name: tensor for tensor in signature.outputs if tensor.name in wanted}
         self._places = signature.places
@@ -96,7 +98,7 @@ class TensorFlowBackend:
 
     def _read(self, ref: TensorRef) -> Array:
         array = self._inputs.array(ref)
-        return shaped(self._fed[ref.name], self._model, array) if ref.name in self._fed else array
+        return array.reshape(-1) if ref.name in self._flat else array
 
     def _run(self, wanted: tuple[str, ...], arrays: dict[str, Array]) -> list[Computed]:
         try:

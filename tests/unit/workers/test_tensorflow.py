@@ -241,6 +241,44 @@ def test_only_what_is_asked_for_is_computed(tmp_path: Path) -> None:
         run(backend, good, request(x=floats(1, 2)))
 
 
+def test_states_of_sequences_are_computed_whatever_is_asked_for(tmp_path: Path) -> None:
+    write_savedmodel(
+        tmp_path,
+        lambda x, before: {"y": -x, "after": before + x, "more": x},
+        x=([None, 2], "float32"),
+        before=([None, 2], "float32"),
+    )
+    state = {"input_name": "before", "output_name": "after", "data_type": "TYPE_FP32", "dims": [2]}
+    backend, interface = load(tmp_path, {**SAVED, "sequence_batching": {"state": [state]}})
+    assert [io.name for io in interface.inputs] == ["x"]
+    assert [io.name for io in interface.outputs] == ["more", "y"]
+    item = request(x=floats(1, 2), before=floats(1, 2) + 5)._replace(outputs=("y",))
+    found = arrays(run(backend, item)[0])
+    assert sorted(found) == ["after", "y"]
+    np.testing.assert_array_equal(found["after"], 2 * floats(1, 2) + 5)
+
+
+def test_ragged_requests_run_end_to_end(tmp_path: Path) -> None:
+    write_savedmodel(
+        tmp_path, lambda x, shapes: {"y": -x, "n": -shapes}, x=([None], "float32"), shapes=([None, None], "int32")
+    )
+    config = {
+        **SAVED,
+        "max_batch_size": 8,
+        "input": [tensor("x", "TYPE_FP32", -1, allow_ragged_batch=True)],
+        "output": [tensor("y", "TYPE_FP32", -1), tensor("n", "TYPE_INT32", -1)],
+        "batch_input": [
+            {"kind": "BATCH_ITEM_SHAPE", "target_name": ["shapes"], "data_type": "TYPE_INT32", "source_input": ["x"]}
+        ],
+        "batch_output": [{"kind": "BATCH_SCATTER_WITH_INPUT_SHAPE", "target_name": ["y"], "source_input": ["x"]}],
+    }
+    backend, _ = load(tmp_path, config)
+    inputs = [floats(1, 2), floats(2, 3), floats(1, 1)]
+    for array, outcome in zip(inputs, run(backend, *[request(x=i) for i in inputs]), strict=True):
+        np.testing.assert_array_equal(arrays(outcome)["y"], -array)
+        np.testing.assert_array_equal(arrays(outcome)["n"], np.full((len(array), 1), -array.shape[1]))
+
+
 def test_a_signature_and_a_tag_of_its_own(tmp_path: Path) -> None:
     write_savedmodel(tmp_path, signature="other", tags=("mine",))
     lines: list[tuple[str, str]] = []
