@@ -8,6 +8,7 @@ from configs.description import Instance, Resource
 
 MAX_COUNT = 1000  # every instance is a process: more than this is a slip of the pen
 
+_ON_THE_CPU = ("openvino",)  # a parameter of the model names the device
 _IN_PAIRS = ("onnxruntime", "tensorflow")  # two instances on the CPU where no count is given, as in Triton
 _KEPT_OUT_OF_SIGNATURE = ("name", "count", "gpus")
 
@@ -35,7 +36,11 @@ def normalise_group(group: dict[str, Any], index: int, target: Target) -> dict[s
     """The group with name, kind, count and GPUs filled in. Raises ValueError."""
     group = {**group, "name": group["name"] or f"{target.model}_{index}"}
     if group["kind"] == "KIND_AUTO":
-        there = target.gpus and all(0 <= gpu < len(target.gpus) for gpu in group["gpus"])
+        there = (
+            target.gpus
+            and target.backend not in _ON_THE_CPU
+            and all(0 <= gpu < len(target.gpus) for gpu in group["gpus"])
+        )
         group["kind"] = "KIND_GPU" if there else "KIND_CPU"
     if group["count"] == 0:
         group["count"] = 2 if group["kind"] == "KIND_CPU" and target.backend in _IN_PAIRS else 1

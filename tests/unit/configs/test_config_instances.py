@@ -85,7 +85,7 @@ def test_auto_is_a_gpu_where_there_is_one(gpus: list[str], listed: list[int], ki
         ("onnxruntime", [], ("KIND_CPU", 2)),
         ("onnxruntime", ["0"], ("KIND_GPU", 1)),
         ("tensorflow", [], ("KIND_CPU", 2)),
-        ("openvino", [], ("KIND_CPU", 1)),
+        ("openvino", ["0"], ("KIND_CPU", 1)),
         ("identity", ["0"], ("KIND_CPU", 1)),
     ],
 )

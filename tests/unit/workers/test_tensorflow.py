@@ -16,7 +16,7 @@ from workers.errors import BackendError
 
 tensorflow = pytest.importorskip("tensorflow")
 
-from workers.backends.tensorflow import TensorFlowBackend  # noqa: E402
+from workers.backends.tensorflow import TensorFlowBackend, _options  # noqa: E402
 from workers.backends.tensorflow_files import _DATATYPES  # noqa: E402
 
 v1 = tensorflow.compat.v1
@@ -366,6 +366,43 @@ def test_a_graph_needs_a_configuration(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path, config: dict[str, Any], text: str) -> None:
     write_savedmodel(tmp_path)
     assert text in refusal(tmp_path, {**SAVED, **config})
+
+
+def test_options_of_the_session(tmp_path: Path) -> None:
+    model = spec(tmp_path, {**SAVED, "instance_group": [{"count": 1000}]})
+    found = _options(model)
+    assert (found.intra_op_parallelism_threads, found.inter_op_parallelism_threads) == (1, 1)
+    assert (found.use_per_session_threads, found.allow_soft_placement) == (False, True)
+    assert found.gpu_options.allow_growth
+    texts = {"TF_NUM_INTRA_THREADS": "3", "TF_NUM_INTER_THREADS": "2", "TF_USE_PER_SESSION_THREADS": "1"}
+    model = spec(tmp_path, {**SAVED, **parameters(**texts)})
+    model.settings.update({"allow-soft-placement": "false", "gpu-memory-fraction": "0.5"})
+    found = _options(model)
+    assert (found.intra_op_parallelism_threads, found.inter_op_parallelism_threads) == (3, 2)
+    assert (found.use_per_session_threads, found.allow_soft_placement) == (True, False)
+    assert (found.gpu_options.allow_growth, found.gpu_options.per_process_gpu_memory_fraction) == (False, 0.5)
+    model.settings["gpu-memory-fraction"] = "2"
+    with pytest.raises(BackendError, match="must be a number from 0 to 1, got '2'"):
+        _options(model)
+
+
+def test_a_session_of_its_own_is_warned_about(tmp_path: Path) -> None:
+    write_savedmodel(tmp_path)
+    lines: list[str] = []
+    model = spec(tmp_path, {**SAVED, **parameters(MAX_SESSION_SHARE_COUNT="2")})
+    TensorFlowBackend(model, host()._replace(log=lambda level, text: lines.append(level + text))).load()
+    assert lines == ["WMAX_SESSION_SHARE_COUNT has no effect: every instance is a process of its own"]
+
+
+def test_openvino_reads_a_savedmodel(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    from workers.backends.openvino import OpenVinoBackend  # noqa: PLC0415  # it may be missing
+
+    write_savedmodel(tmp_path)
+    config = {"default_model_filename": "model.savedmodel", "max_batch_size": 4}
+    backend = OpenVinoBackend(spec(tmp_path, config), host())
+    assert backend.load().inputs == (IO("x", "FP32", (2,)),)
+    np.testing.assert_array_equal(arrays(run(backend, request(x=floats(3, 2)))[0])["y"], -floats(3, 2))
 
 
 def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
