@@ -18,7 +18,7 @@ from tests.support.server import Server
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 openvino = pytest.importorskip("openvino")
-tensorflow = pytest.importorskip("tensorflow")
+tensorflow = pytest.importorskip("workers.backends.tensorflow_import").tensorflow
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "model_repository"

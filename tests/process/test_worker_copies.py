@@ -85,7 +85,7 @@ def test_openvino(tmp_path: Path, counted: dict[str, int]) -> None:
 
 
 def test_tensorflow(tmp_path: Path, counted: dict[str, int]) -> None:
-    tensorflow = pytest.importorskip("tensorflow")
+    tensorflow = pytest.importorskip("workers.backends.tensorflow_import").tensorflow
     path = write_model(tmp_path, "m", "", "1/model.graphdef")
     with tensorflow.Graph().as_default() as graph:
         tensorflow.negative(tensorflow.compat.v1.placeholder("float32", [None, None], "INPUT__0"), "OUTPUT__0")

@@ -1,14 +1,10 @@
 """The TensorFlow backend: SavedModels (`model.savedmodel`) and frozen graphs (`model.graphdef`), each in a session."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # read at the import; what is of interest comes as an error, too
-import tensorflow
 
 from broker.messages import ErrorCode, Item
 from shm.ref import TensorRef
@@ -16,6 +12,7 @@ from shm.tensor import NUMPY
 from workers.backend import Execution, Host, Interface
 from workers.backends import tensorflow_files
 from workers.backends.signature import Tensor, complete, flat, refuse, travelling
+from workers.backends.tensorflow_import import tensorflow
 from workers.batching import Array, Computed, execute_apart, execute_together
 from workers.errors import BackendError
 from workers.layout import joiner

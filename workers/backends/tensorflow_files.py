@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-import tensorflow
-
 from broker.messages import ErrorCode
 from workers.backends.signature import Tensor, check_datatype, refuse, unexpected
+from workers.backends.tensorflow_import import tensorflow
 from workers.errors import BackendError
 from workers.model import ModelSpec, TensorSpec
 

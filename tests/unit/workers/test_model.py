@@ -76,7 +76,8 @@ def test_parameters() -> None:
     ],
 )
 def test_a_missing_framework(monkeypatch: pytest.MonkeyPatch, backend: str, framework: str, extra: str) -> None:
-    monkeypatch.delitem(sys.modules, f"workers.backends.{backend}", raising=False)
+    for module in [module for module in sys.modules if module.startswith(f"workers.backends.{backend}")]:
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, framework, None)
     with pytest.raises(BackendError) as raised:
         create(spec(Path("/m"), {}, backend), host())

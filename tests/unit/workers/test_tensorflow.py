@@ -1,6 +1,7 @@
 """The TensorFlow backend on models made here."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.unit.workers.support import arrays, host, ref, request, run, spec, te
 from workers.backend import IO, Interface
 from workers.errors import BackendError
 
-tensorflow = pytest.importorskip("tensorflow")
+tensorflow = pytest.importorskip("workers.backends.tensorflow_import").tensorflow
 
 from workers.backends.tensorflow import TensorFlowBackend, _options  # noqa: E402
 from workers.backends.tensorflow_files import _DATATYPES  # noqa: E402
@@ -82,6 +83,10 @@ def parameters(**texts: str) -> dict[str, Any]:
 
 def floats(*shape: int) -> np.ndarray[Any, Any]:
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+
+def test_keras_is_left_out() -> None:
+    assert "keras.src" not in sys.modules
 
 
 @pytest.mark.parametrize("config", [SAVED, GRAPH], ids=["savedmodel", "graphdef"])
