@@ -14,7 +14,7 @@ from workers.errors import BackendError
 from workers.model import ModelSpec, TensorSpec, data_type_of
 
 _SCHEDULERS = ("dynamic_batching", "sequence_batching", "ensemble_scheduling")
-DEFAULT_MAX_BATCH_SIZE = 4
+_DEFAULT_MAX_BATCH_SIZE = 4
 
 
 class Tensor(NamedTuple):
@@ -37,9 +37,9 @@ def complete(
     """
     is_wanted = model.settings.get("auto-complete-config", "true").lower() == "true"
     found: dict[str, Any] = {}
-    if is_wanted and can_batch and not model.max_batch_size:
+    if is_wanted and can_batch and not (model.max_batch_size and model.inputs and model.outputs):
         found = _batching(model)
-        model = replace(model, max_batch_size=found.get("max_batch_size", 0))
+        model = replace(model, max_batch_size=found.get("max_batch_size", model.max_batch_size))
     _check(model, inputs, outputs, is_wanted)
     known = {spec.name for spec in model.fed} | model.hidden
     sides = {
@@ -72,14 +72,15 @@ def travelling(array: Array, declared: tuple[int, ...] | None, is_batched: bool)
 
 
 def _batching(model: ModelSpec) -> dict[str, Any]:
-    """What is assumed of a model that can batch and whose configuration does not say so."""
-    text = model.settings.get("default-max-batch-size", str(DEFAULT_MAX_BATCH_SIZE))
+    """`max_batch_size`, and the dynamic batcher where no scheduler is chosen, for a file with a batch dimension."""
+    text = model.settings.get("default-max-batch-size", str(_DEFAULT_MAX_BATCH_SIZE))
     if not text.isdecimal():
         raise refuse(f"failed to convert '{text}' to integer (setting 'default-max-batch-size')")
-    size = int(text)
-    if size < 2 or any(name in model.config for name in _SCHEDULERS):
-        return {"max_batch_size": size} if size else {}
-    return {"max_batch_size": size, "dynamic_batching": {}}
+    size = model.max_batch_size or int(text)
+    found: dict[str, Any] = {} if size == model.max_batch_size else {"max_batch_size": size}
+    if size > 1 and not any(name in model.config for name in _SCHEDULERS):
+        found["dynamic_batching"] = {}
+    return found
 
 
 def _check(model: ModelSpec, inputs: Sequence[Tensor], outputs: Sequence[Tensor], is_wanted: bool) -> None:

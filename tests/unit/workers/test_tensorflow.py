@@ -151,6 +151,7 @@ def test_what_the_file_declares(
     write_savedmodel(tmp_path, x=(shape, "float32"))
     backend, interface = load(tmp_path, {**SAVED, **config})
     assert interface.config.get("max_batch_size") == (batch or None)
+    assert ("dynamic_batching" in interface.config) == (batch != 0)
     assert interface.inputs == (() if "input" in config else (IO("x", "FP32", dims),))
     assert interface.outputs == (IO("y", "FP32", dims),)
     lead = [] if batch == 0 else [2]
