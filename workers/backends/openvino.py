@@ -13,7 +13,7 @@ from shm.ref import TensorRef
 from shm.tensor import NUMPY
 from workers.backend import Execution, Host, Interface
 from workers.backends import openvino_options
-from workers.backends.signature import Tensor, complete, flat, refuse, travelling
+from workers.backends.signature import Tensor, complete, flat, refuse, travelling, with_batching
 from workers.batching import Array, Computed, execute_apart, execute_together
 from workers.errors import BackendError
 from workers.layout import joiner
@@ -73,15 +73,16 @@ class OpenVinoBackend:
             network = core.read_model(str(path))
         except Exception as error:  # whatever a broken file makes of the reader
             raise _failed(f"failed to load '{path}'", error) from error
+        self._model, found = with_batching(model, all(map(_has_batch_layout, network.inputs)))
         try:
             self._reshape(network, options)
         except Exception as error:
             raise _failed(
                 f"failed to give '{path}' the shapes of the configuration (max_batch_size "
-                f"{model.max_batch_size}; SKIP_OV_DYNAMIC_BATCHSIZE leaves the model's own batch size)",
+                f"{self._model.max_batch_size}; SKIP_OV_DYNAMIC_BATCHSIZE leaves the model's own batch size)",
                 error,
             ) from error
-        interface = self._bind(network, options)
+        interface = self._bind(network, options, found)
         try:
             compiled = core.compile_model(network, options.device, self._supported(core, options))
             self._request = compiled.create_infer_request()
@@ -115,7 +116,7 @@ class OpenVinoBackend:
         if any(shape != port.partial_shape for port, shape in shapes.items()):
             network.reshape(shapes)
 
-    def _bind(self, network: Any, options: openvino_options.Options) -> Interface:
+    def _bind(self, network: Any, options: openvino_options.Options, found: dict[str, Any]) -> Interface:
         """Names of inputs and outputs, as the configuration or else the model calls them. Raises BackendError."""
         model = self._model
         inputs = [_tensor(port, model.fed) for port in network.inputs]
@@ -129,10 +130,9 @@ class OpenVinoBackend:
                     f"size, which SKIP_OV_DYNAMIC_BATCHSIZE leaves, is {self._fixed_batch}"
                 )
             inputs, outputs = [[_batched(tensor, self._fixed_batch) for tensor in side] for side in (inputs, outputs)]
-        can_batch = all(_has_batch_layout(port) for port in network.inputs)
-        self._model, interface = complete(model, inputs, outputs, can_batch)
+        interface = complete(model, inputs, outputs, found)
         self._fed = {tensor.name: (index, tensor) for index, tensor in enumerate(inputs)}
-        self._flat = flat(self._model, inputs)
+        self._flat = flat(model, inputs)
         wanted = {spec.name for spec in model.all_outputs} | {io.name for io in interface.outputs}
         self._given = [(index, tensor) for index, tensor in enumerate(outputs) if tensor.name in wanted]
         return interface

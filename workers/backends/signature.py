@@ -3,7 +3,7 @@
 The texts are Triton's.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -29,17 +29,31 @@ class Tensor(NamedTuple):
     dims: tuple[int, ...] | None
 
 
-def complete(
-    model: ModelSpec, inputs: Sequence[Tensor], outputs: Sequence[Tensor], can_batch: bool
-) -> tuple[ModelSpec, Interface]:
-    """The model with all that its configuration leaves out, and what that is; `can_batch`: the file has a batch
-    dimension. Raises BackendError when the two do not fit together.
+def with_batching(model: ModelSpec, can_batch: bool) -> tuple[ModelSpec, dict[str, Any]]:
+    """The model as a file with a batch dimension (`can_batch`) completes it, and the fields of the configuration that
+    are new: `max_batch_size`, and the dynamic batcher where no scheduler is chosen. Raises BackendError.
     """
-    is_wanted = model.settings.get("auto-complete-config", "true").lower() == "true"
-    found: dict[str, Any] = {}
-    if is_wanted and can_batch and not (model.max_batch_size and model.inputs and model.outputs):
-        found = _batching(model)
-        model = replace(model, max_batch_size=found.get("max_batch_size", model.max_batch_size))
+    if not (can_batch and _is_wanted(model)) or (model.max_batch_size and model.inputs and model.outputs):
+        return model, {}
+    text = model.settings.get("default-max-batch-size", str(_DEFAULT_MAX_BATCH_SIZE))
+    if not text.isdecimal():
+        raise refuse(f"failed to convert '{text}' to integer (setting 'default-max-batch-size')")
+    size = model.max_batch_size or int(text)
+    found: dict[str, Any] = {} if size == model.max_batch_size else {"max_batch_size": size}
+    if size > 1 and not any(name in model.config for name in _SCHEDULERS):
+        found["dynamic_batching"] = {}
+    return replace(model, max_batch_size=size), found
+
+
+def complete(
+    model: ModelSpec, inputs: Sequence[Tensor], outputs: Sequence[Tensor], found: Mapping[str, Any]
+) -> Interface:
+    """All that the configuration leaves out, beside what `with_batching` has `found`.
+
+    Raises BackendError when model and configuration do not fit together.
+    """
+    is_wanted = _is_wanted(model)
+    config = dict(found)
     _check(model, inputs, outputs, is_wanted)
     known = {spec.name for spec in model.fed} | model.hidden
     sides = {
@@ -50,8 +64,8 @@ def complete(
     for kind, tensors in sides.items():
         if is_wanted and tensors and all(tensor.dims is not None for tensor in tensors):
             entries = [_entry(io, model, tensor) for io, tensor in zip(missing[kind], tensors, strict=True)]
-            found[kind] = [*model.config.get(kind, ()), *entries]
-    return model, Interface(missing["input"], missing["output"], found)
+            config[kind] = [*model.config.get(kind, ()), *entries]
+    return Interface(missing["input"], missing["output"], config)
 
 
 def flat(model: ModelSpec, inputs: Iterable[Tensor]) -> frozenset[str]:
@@ -71,16 +85,8 @@ def travelling(array: Array, declared: tuple[int, ...] | None, is_batched: bool)
     return array.reshape(-1, 1) if array.ndim == 1 and is_batched and not declared else array
 
 
-def _batching(model: ModelSpec) -> dict[str, Any]:
-    """`max_batch_size`, and the dynamic batcher where no scheduler is chosen, for a file with a batch dimension."""
-    text = model.settings.get("default-max-batch-size", str(_DEFAULT_MAX_BATCH_SIZE))
-    if not text.isdecimal():
-        raise refuse(f"failed to convert '{text}' to integer (setting 'default-max-batch-size')")
-    size = model.max_batch_size or int(text)
-    found: dict[str, Any] = {} if size == model.max_batch_size else {"max_batch_size": size}
-    if size > 1 and not any(name in model.config for name in _SCHEDULERS):
-        found["dynamic_batching"] = {}
-    return found
+def _is_wanted(model: ModelSpec) -> bool:
+    return model.settings.get("auto-complete-config", "true").lower() == "true"
 
 
 def _check(model: ModelSpec, inputs: Sequence[Tensor], outputs: Sequence[Tensor], is_wanted: bool) -> None:

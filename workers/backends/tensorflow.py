@@ -11,7 +11,7 @@ from shm.ref import TensorRef
 from shm.tensor import NUMPY
 from workers.backend import Execution, Host, Interface
 from workers.backends import tensorflow_files
-from workers.backends.signature import Tensor, complete, flat, refuse, travelling
+from workers.backends.signature import Tensor, complete, flat, refuse, travelling, with_batching
 from workers.backends.tensorflow_import import tensorflow
 from workers.batching import Array, Computed, execute_apart, execute_together
 from workers.errors import BackendError
@@ -55,7 +55,8 @@ class TensorFlowBackend:
         with self._session.graph.as_default():
             signature = load(model, path, self._session, partial(self._log, "W"))
         self._session.graph.finalize()
-        self._model, interface = complete(model, signature.inputs, signature.outputs, signature.can_batch)
+        self._model, found = with_batching(model, signature.can_batch)
+        interface = complete(self._model, signature.inputs, signature.outputs, found)
         self._fed = {tensor.name: tensor for tensor in signature.inputs}
         self._flat = flat(self._model, signature.inputs)
         wanted = {spec.name for spec in model.all_outputs} | {io.name for io in interface.outputs}

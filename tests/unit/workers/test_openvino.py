@@ -108,8 +108,10 @@ def test_what_the_file_declares(
         np.testing.assert_array_equal(arrays(run(loaded, request(x=sent))[0])["y"], -sent)
 
 
-def test_a_layout_with_a_batch_makes_the_model_batch(tmp_path: Path) -> None:
-    _, interface = load(tmp_path, network(layout="NC"), {})
+@pytest.mark.parametrize("batch", [-1, 1])
+def test_a_layout_with_a_batch_makes_the_model_batch(tmp_path: Path, batch: int) -> None:
+    backend, interface = load(tmp_path, network(shape=(batch, 2), layout="NC"), {})
+    np.testing.assert_array_equal(arrays(run(backend, request(x=floats(3, 2)))[0])["y"], -floats(3, 2))
     assert interface.config["max_batch_size"] == 4
     assert interface.config["dynamic_batching"] == {}
     assert interface.inputs == (IO("x", "FP32", (2,)),)
