@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +12,12 @@ from configs.namespaces import identifier
 from configs.tree import Node
 
 NOT_VERSIONS = {"warmup", "initial_state", "configs", "__pycache__"}
+CONFIGURATIONS = {"config.pbtxt", "configs"}
+"""What in a model's directory is its configuration, whose fields count one by one."""
 
 _VERSION = re.compile(r"0|[1-9][0-9]*")
 _LARGEST_VERSION = 2**63 - 1
-_SCRATCH = re.compile(r"\..*|.*~|.*\.sw[a-z]|.*\.bak|__pycache__|#.*#|4913")  # written by editors and Python
+_SCRATCH = re.compile(r"\..*|.*~|.*\.(?:sw[a-z]|bak|tmp|part)|__pycache__|#.*#|4913")  # written by editors and Python
 
 
 class Models(NamedTuple):
@@ -81,19 +83,39 @@ def fingerprint(directory: Path) -> str:
 
     Files that editors and Python leave behind do not count. Symbolic links are followed.
     """
+    return _digest(_files(directory))
+
+
+def shared_fingerprint(directory: Path) -> str:
+    """The same for what all versions of a model in `directory` share: its files but for versions and configurations."""
+    return _digest(_files(directory, _is_shared))
+
+
+def _is_shared(name: str) -> bool:
+    """Whether an entry of a model's directory is part of what its versions share."""
+    return not (_VERSION.fullmatch(name) or name in CONFIGURATIONS)
+
+
+def _digest(files: Iterable[tuple[str, os.stat_result]]) -> str:
     digest = hashlib.sha256()
-    for name, status in sorted(_files(directory)):
+    for name, status in sorted(files, key=lambda file: file[0]):
         digest.update(f"{name}\0{status.st_mtime_ns}\0{status.st_size}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def _files(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _files(directory: Path, wanted: Callable[[str], bool] = bool) -> Iterator[tuple[str, os.stat_result]]:
+    """The files below a directory; of its own entries those that are `wanted`."""
     seen: set[tuple[int, int]] = set()  # directories, so that links cannot lead in a circle
     for root, directories, files in os.walk(directory, followlinks=True):
-        status = os.stat(root)
+        try:
+            status = os.stat(root)
+        except FileNotFoundError:
+            continue  # removed meanwhile
         if (status.st_dev, status.st_ino) in seen:
             directories.clear()
             continue
+        if not seen:
+            directories[:], files[:] = filter(wanted, directories), filter(wanted, files)
         seen.add((status.st_dev, status.st_ino))
         directories[:] = _kept(directories)
         for name in _kept(files):

@@ -33,7 +33,8 @@ from configs.tree import Node, Position, as_json, merge
 
 _SCHEMA = message("inference.ModelConfig")
 _GROUP = message("inference.ModelInstanceGroup")
-_FOR_THE_SCHEDULER = ("dynamic_batching", "instance_group", "version_policy")
+_FOR_THE_BROKER = ("dynamic_batching", "instance_group", "version_policy", "response_cache", "metric_tags")
+"""Fields that no worker acts on: they take effect in the running version."""
 
 
 def describe(
@@ -298,6 +299,7 @@ def _policy(form: dict[str, Any] | None) -> QueuePolicy:
 
 
 def _fingerprint(form: dict[str, Any], directory: Path, runs_in: Environment | None) -> str:
-    loaded = {key: value for key, value in form.items() if key not in _FOR_THE_SCHEDULER}
-    parts = [str(directory), loaded, runs_in and asdict(runs_in)]
+    loaded = {key: value for key, value in form.items() if key not in _FOR_THE_BROKER}
+    loaded["parameters"] = {key: value for key, value in form["parameters"].items() if not policy.is_the_brokers(key)}
+    parts = [str(directory), loaded, runs_in and asdict(runs_in), layout.shared_fingerprint(directory)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

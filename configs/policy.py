@@ -9,8 +9,14 @@ from configs.description import Padding, Tenants
 
 PAD_VALUE, PAD_BUCKETS, WEIGHT = "pad_value.", "pad_buckets.", "tenant_weight."
 BATCH_KEY, TENANT_KEY = "batch_key", "tenant_key"
+_OF_THE_BROKER = {BATCH_KEY, TENANT_KEY, "execution_timeout_ms", "retry_on_crash"}
 _WEIGHTS = (0.001, 1000.0)
 _INTEGER = re.compile("TYPE_(U?)INT([0-9]+)")
+
+
+def is_the_brokers(parameter: str) -> bool:
+    """Whether the server reads this parameter and the model's workers do nothing by it."""
+    return parameter in _OF_THE_BROKER or parameter.startswith(WEIGHT)
 
 
 def tenants(parameters: Mapping[str, str]) -> Tenants | None:

@@ -69,6 +69,7 @@ def touch_later(path: Path) -> None:
         (lambda d: (d / "lib/deep.py").write_text("x"), True),
         (lambda d: (d / ".model.py.swp").touch(), False),
         (lambda d: (d / "model.py~").touch(), False),
+        (lambda d: (d / "weights.bin.part").touch(), False),
         (lambda d: (d / ".hidden").mkdir(), False),
         (lambda d: (d / "__pycache__").mkdir() or (d / "__pycache__/model.pyc").touch(), False),
         (lambda d: (d / "dangling").symlink_to(d / "nowhere"), False),

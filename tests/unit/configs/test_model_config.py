@@ -501,6 +501,10 @@ def test_the_fingerprint_changes_exactly_when_workers_have_to_be_reloaded(descri
         "instance_group { count: 3 }",
         "dynamic_batching { max_queue_delay_microseconds: 5 }",
         "version_policy { all { } }",
+        "response_cache { enable: true }",
+        'metric_tags { key: "team" value: "a" }',
+        'parameters { key: "execution_timeout_ms" value { string_value: "9" } }',
+        'parameters { key: "tenant_key" value { string_value: "who" } }',
         "# a comment",
     ):
         assert described(f"{base} {scheduling}").fingerprint == fingerprint
@@ -517,6 +521,20 @@ def test_a_written_file_changes_the_fingerprint_of_its_version_only(make: Callab
     assert before.keys() == after.keys() == {1, 2}
     assert before[1] == after[1]
     assert before[2] != after[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [("warmup/data", True), ("vocabulary.txt", True), (".config.pbtxt.swp", False), ("configs/other.pbtxt", False)],
+)
+def test_what_versions_share_changes_the_fingerprint_of_all(
+    make: Callable[..., Path], name: str, counts: bool
+) -> None:
+    directory = make("", ["1/model.py"])
+    before = describe(directory, None, ServerConfig(), ()).fingerprint
+    (directory / name).parent.mkdir(exist_ok=True)
+    (directory / name).write_text("new")
+    assert (describe(directory, None, ServerConfig(), ()).fingerprint != before) is counts
 
 
 def test_a_description_survives_the_wire(described: Describe) -> None:
