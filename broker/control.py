@@ -67,6 +67,9 @@ class Control:
         if message.error:
             text = f"failed to load '{message.model}', failed to poll from model repository: {message.error}"
             self._answer(peer, request, ErrorCode.INTERNAL, text)
+            model = self._fleet.models.get(message.model)
+            if model is not None and model.is_served and not is_override:
+                self._fleet.reject(message.model, message.error)
         else:
             (self._overridden.add if is_override else self._overridden.discard)(message.model)
             self._loading.append((message.model, peer, request))
@@ -179,10 +182,12 @@ def _is_loading(model: Model) -> bool:
 
 
 def _states(model: Model) -> dict[int, tuple[VersionState, str]]:
+    """The state of each version; the reason of one that serves is why a newer configuration does not."""
     states: dict[int, tuple[VersionState, str]] = dict.fromkeys(model.unloaded, (VersionState.UNAVAILABLE, UNLOADED))
+    states |= {number: (VersionState.UNAVAILABLE, reason) for number, reason in model.failures.items()}
     for version in model.retiring:
         states[version.number] = (VersionState.UNLOADING, "")
     for versions in (model.incoming, model.versions):
         for number, version in versions.items():
-            states[number] = (version.state, version.reason)
+            states[number] = (version.state, version.reason or (model.rejected if versions is model.versions else ""))
     return states

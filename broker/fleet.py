@@ -67,7 +67,7 @@ class Fleet:
         """The repository describes a model as it should be."""
         model = self.models.setdefault(description.name, Model(description.name))
         refusal = self._refusal(description)
-        if refusal and any(version.state is VersionState.READY for version in model.versions.values()):
+        if refusal and model.is_served:
             self.reject(model.name, refusal)
             model.failures = dict.fromkeys(description.versions, refusal)
             return
@@ -101,6 +101,7 @@ class Fleet:
         model = self.models.setdefault(name, Model(name))
         if model.rejected != error:
             model.rejected = error
+            model.reloads["failed"] += model.is_served
             self.is_changed = True
             kept = "; what is served is unchanged" if model.versions else ""
             self._emit("E", f"model '{name}': {error}{kept}")
@@ -144,9 +145,8 @@ class Fleet:
 
     def _admit(self, model: Model, number: int, version: Version, now: float) -> None:
         """Load a version: beside what serves, or in place of what does not."""
-        serving = any(v.state is VersionState.READY for v in model.versions.values())
         old = model.versions.get(number)
-        if serving:
+        if model.is_served:
             model.incoming[number] = version
         else:
             if old is not None:
@@ -183,6 +183,7 @@ class Fleet:
         """When all incoming versions are ready they take over at once, and what is not wanted any more retires."""
         if any(version.state is VersionState.LOADING for version in model.incoming.values()):
             return
+        model.reloads["applied"] += bool(model.incoming)
         for number, version in model.incoming.items():
             old = model.versions.pop(number, None)
             if old is not None:
@@ -396,6 +397,7 @@ class Fleet:
         if model.incoming.get(version.number) is version:
             self._emit("E", f"model '{model.name}': version {version.number} failed to load, the old keeps serving")
             model.rejected = f"version {version.number} failed to load: {error}"
+            model.reloads["failed"] += 1
             for number in list(model.incoming):
                 self._retire(model, model.incoming.pop(number), now)
 

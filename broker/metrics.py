@@ -8,6 +8,7 @@ from broker import cache_metrics
 from broker.latencies import FIRST_RESPONSE, Latencies, Sample
 from broker.models import Instance, InstanceState, Model, Version, VersionState
 from broker.statistics import Statistics
+from configs.description import ModelDescription
 from configs.metrics_config import MetricsConfig
 from configs.namespaces import bare_name
 
@@ -114,7 +115,11 @@ def families(
         )
     )
     return (
-        found + _distributions(served, counted, uncached, config, now) + _system(system) + _instances(versions, memory)
+        found
+        + _distributions(served, counted, uncached, config, now)
+        + _system(system)
+        + _reloads(models.values())
+        + _instances(versions, memory)
     )
 
 
@@ -207,6 +212,21 @@ def _failures(counted: list[tuple[dict[str, str], Statistics]]) -> dict[str, Any
     )
 
 
+def _reloads(models: Iterable[Model]) -> list[dict[str, Any]]:
+    """Beyond Triton: whether what is served is what is configured, and how often that has changed."""
+    served = [(_names(m.name, m.description), m) for m in sorted(models, key=lambda m: m.name) if m.is_served]
+    reloads = [
+        ({**labels, "outcome": outcome}, float(model.reloads[outcome]), "")
+        for labels, model in served
+        for outcome in ("applied", "failed")
+    ]
+    outdated = [(labels, float(bool(model.rejected)), "") for labels, model in served]
+    return [
+        _family("tidepool_model_reloads", "counter", "Reloads of a model that served, by outcome", reloads),
+        _family("tidepool_model_outdated", "gauge", "Whether the newest configuration could not be loaded", outdated),
+    ]
+
+
 def _instances(versions: Iterable[Version], memory: dict[int, int]) -> list[dict[str, Any]]:
     """Beyond Triton: each instance is a process, with its own memory, readiness and restarts."""
     ready: list[Sample] = []
@@ -241,13 +261,16 @@ def _distinct(instances: list[Instance]) -> list[Instance]:
 def _labels(version: Version) -> dict[str, str]:
     """The model, and the `metric_tags` of its configuration with `_` before their names."""
     tags = version.description.config.get("metric_tags", {})
-    namespace = version.description.namespace
     return {
-        "model": bare_name(version.model),
-        **({"namespace": namespace} if namespace else {}),
+        **_names(version.model, version.description),
         "version": str(version.number),
         **{f"_{_NO_LABEL.sub('_', tag)}": text for tag, text in tags.items()},
     }
+
+
+def _names(model: str, description: ModelDescription | None) -> dict[str, str]:
+    namespace = description.namespace if description is not None else ""
+    return {"model": bare_name(model), **({"namespace": namespace} if namespace else {})}
 
 
 def _family(name: str, kind: str, text: str, samples: list[Sample]) -> dict[str, Any]:

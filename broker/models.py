@@ -1,7 +1,7 @@
 """Models, their versions and instances as they run: state without I/O, changed only by the core."""
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -272,6 +272,12 @@ class Model:
     rejected: str = ""  # what is wrong with the newest configuration
     failures: dict[int, str] = field(default_factory=dict)  # versions of the newest description that did not load
     unloaded: set[int] = field(default_factory=set)  # versions that a client has unloaded
+    reloads: Counter[str] = field(default_factory=Counter)  # of what served, by outcome: applied, failed
+
+    @property
+    def is_served(self) -> bool:
+        """A version of it takes requests, whatever becomes of a newer configuration."""
+        return any(version.state is VersionState.READY for version in self.versions.values())
 
     def all_versions(self) -> Iterator[Version]:
         """Everything that has instances."""

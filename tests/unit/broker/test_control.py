@@ -192,8 +192,43 @@ def test_a_failed_reload_keeps_what_serves() -> None:
     record = client.world.ask(client.world.frontends[0], infer(0, "a"))
     client.world.settle()
     assert record.responses[0].code == ErrorCode.OK
-    assert client.index() == [{"name": "a", "version": "1", "state": "READY"}]
+    reason = "version 1 failed to load: Internal: syntax error"
+    assert client.index() == [{"name": "a", "version": "1", "state": "READY", "reason": reason}]
+    assert client.world.core.is_ready
     assert PathUnused("/elsewhere/a") in client.told
+    client.load("a")
+    client.describe(description("a", fingerprint="c"))
+    client.boot()
+    assert client.index() == [{"name": "a", "version": "1", "state": "READY"}]
+
+
+def test_a_new_version_that_fails_is_in_the_index_beside_the_one_that_serves() -> None:
+    client = Client("explicit", description("a"))
+    client.load("a")
+    client.describe(description("a", versions=(2,)))
+    client.boot("syntax error")
+    one, two = client.index()
+    assert one == {
+        "name": "a",
+        "version": "1",
+        "state": "READY",
+        "reason": "version 2 failed to load: Internal: syntax error",
+    }
+    assert two == {"name": "a", "version": "2", "state": "UNAVAILABLE", "reason": "Internal: syntax error"}
+    assert client.world.core.is_ready
+
+
+def test_a_configuration_that_cannot_be_read_is_the_reason_in_the_index_until_one_can() -> None:
+    client = Client("explicit", description("a"))
+    client.load("a")
+    client.found(ModelConsidered("a", "config.pbtxt:1:1: nonsense"))
+    assert client.index()[0]["reason"] == "config.pbtxt:1:1: nonsense"
+    client.load("a", "{}")
+    client.found(ModelConsidered("a", "unknown field"))
+    assert client.index()[0]["reason"] == "config.pbtxt:1:1: nonsense", "what a request brings is its own affair"
+    client.load("a")
+    client.describe(description("a"))
+    assert "reason" not in client.index()[0]
 
 
 def test_a_reload_lets_go_of_the_old_files_when_their_last_request_is_done() -> None:

@@ -109,6 +109,34 @@ def test_loading_takes_time() -> None:
     assert value(page(world)["nv_model_load_duration_secs"], **LABELS) == pytest.approx(2.0)
 
 
+def test_reloads_are_counted_and_one_that_failed_is_told_until_another_succeeds() -> None:
+    world = World()
+    world.start(description("a"))
+
+    def reload(fingerprint: str, error: str = "") -> tuple[float, float, float]:
+        """Applied, failed, outdated."""
+        world.describe(description("a", fingerprint=fingerprint))
+        worker = world.workers[-1]
+        if error:
+            world.greet(worker)
+            world.hear(worker)
+            world.load(worker, error)
+        else:
+            world.boot(worker)
+        world.settle()
+        found = page(world)
+        reloads = found["tidepool_model_reloads"]
+        applied, failed = (value(reloads, model="a", outcome=outcome) for outcome in ("applied", "failed"))
+        return applied, failed, value(found["tidepool_model_outdated"], model="a")
+
+    assert reload("a") == (0, 0, 0), "nothing has changed"
+    assert reload("b") == (1, 0, 0)
+    assert reload("c", "syntax error") == (1, 1, 1)
+    assert reload("d") == (2, 1, 0)
+    world.reject("a", "nonsense")
+    assert value(page(world)["tidepool_model_reloads"], outcome="failed") == 2
+
+
 def test_histograms_of_latencies_are_always_there_and_count_every_success() -> None:
     found = page(served())
     for name in ("request", "queue", "compute"):
