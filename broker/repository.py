@@ -14,12 +14,13 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from broker import runtime
 from broker.child import Place, take_place
+from broker.file_events import FileEvents
 from broker.gpus import visible_gpus
 from broker.machine import Machine, find_nvml
 from broker.messages import (
@@ -43,9 +44,10 @@ from broker.messages import (
     Traced,
     WatchRepository,
 )
+from broker.stillness import Stillness
 from broker.trace_export import Exporter
 from broker.transport import Dealer
-from configs import archive, environment, override, trace
+from configs import archive, environment, layout, override, trace
 from configs import server as settings
 from configs.description import ModelDescription
 from configs.errors import ConfigError
@@ -56,15 +58,24 @@ from configs.server import ServerConfig
 from configs.tree import Node
 
 LOOK_SECONDS = 0.25
-"""How often the configuration files are looked at; a change counts when it has been still for one look."""
+"""How often what may have changed is looked at; a configuration counts when it has been still for one look."""
+STILL_LOOKS = 2
+"""Files of a model, which take longer to write, count when they have been still for so many."""
 BEAT_SECONDS = 1.0
 TURN_SECONDS = 0.05
 """How soon what was found leaves, and how soon the broker's death is noticed."""
 BURIAL_SECONDS = (0.2, 1.0)
 """Pauses before we clean up after a killed broker, whose other children die with it."""
 
-Stamp: TypeAlias = tuple[int, int, int]
+Stamp: TypeAlias = tuple[int, int, int] | None
 Inbox: TypeAlias = "queue.SimpleQueue[Message]"
+
+
+class State(NamedTuple):
+    """What changes when a model's directory does."""
+
+    files: str
+    configuration: tuple[Stamp, ...]
 
 
 class Watcher:
@@ -80,8 +91,10 @@ class Watcher:
         self._described: dict[str, ModelDescription] = {}
         self._rejected: dict[str, str] = {}
         read = [config.config_path] if config.config_path is not None else []
-        self._acted_on: dict[Path, Stamp | None] = {file: stamp(file) for file in read}
+        self._acted_on = {file: stamp(file) for file in read}
         self._seen = dict(self._acted_on)
+        self._models = Stillness()
+        self._touched: set[Path] = set()  # model directories in which something has happened
         self._at_start = config.load_model  # mode explicit
         self._overridden: set[str] = set()  # models under a load request's configuration
         self._listed: tuple[str, ...] | None = None
@@ -104,15 +117,38 @@ class Watcher:
             found.errors.setdefault(name, f"there is no directory '{name}' in the model repository")
         for name in [n for n in (*self._directories, *self._rejected) if n not in {*found.directories, *found.errors}]:
             if (takes_all or name not in self._directories) and name not in self._overridden:
-                messages += self._drop(name)
+                messages += self._miss(name)
         for name, error in found.errors.items():
             if takes_all or name in wanted:
                 messages += self._reject(name, error)
         for name, directory in found.directories.items():
             if (takes_all or name in wanted) and name not in self._overridden:
-                self._directories[name] = directory
-                messages += self._describe(name)
+                messages += self._find_again(name, directory, is_first)
         return sorted(messages, key=_is_of_ensemble)
+
+    def _miss(self, name: str) -> list[Message]:
+        """A model is gone; one that mode poll has served may be about to be replaced."""
+        if self._is_polled and name in self._directories:
+            self._models.stir(name)
+            return []
+        return self._drop(name)
+
+    def _find_again(self, name: str, directory: Path, is_first: bool) -> list[Message]:
+        """Describe a model, or see to it later when it may be half written."""
+        if not is_first and not self._is_still(name, directory):
+            self._models.stir(name)
+            return []
+        self._directories[name] = directory
+        return self._describe(name)
+
+    @property
+    def _is_polled(self) -> bool:
+        return self._config.model_control_mode == "poll"
+
+    def _is_still(self, name: str, directory: Path) -> bool:
+        """It is as it was when it was described; what mode poll finds for the first time may grow yet."""
+        taken = self._models.taken(name)
+        return not self._is_polled if taken is None else taken == self._state(directory)
 
     def _wanted(self, is_first: bool) -> tuple[bool, set[str]]:
         """Whether every model is to be served, and those that are by name."""
@@ -120,7 +156,7 @@ class Watcher:
         if config.model_control_mode == "explicit":
             at_start = self._at_start if is_first else ()
             return at_start == ("*",), {*self._directories, *at_start}
-        takes_all = is_first or config.model_control_mode == "poll"
+        takes_all = is_first or self._is_polled
         return takes_all, {*self._directories, *self._entries}
 
     def consider(self, wanted: DescribeModel) -> list[Message]:
@@ -149,7 +185,7 @@ class Watcher:
 
     def _load(self, name: str) -> list[Message]:
         directory = self._locate(name)
-        self._act_on(directory)
+        self._models.take(name, self._state(directory))
         description = describe(directory, self._entries.get(name), self._config, self._gpus, name=name)
         self._overridden.discard(name)
         self._directories[name] = directory
@@ -193,17 +229,21 @@ class Watcher:
         except ConfigError:
             self.release(str(directory))
             raise
-        self._overridden.add(name)
-        self._directories.pop(name, None)
+        self._override_found(name)
         return [*self._load_parts(description, {name}), *self._tell(description)]
 
     def _adopt(self, name: str, path: str) -> list[Message]:
         """Describe a model that lies in an archive, whatever it is called there. Raises ConfigError, OSError."""
         directory = archive.model_directory(path, self._config.model_repository)
         description = describe(directory, None, self._config, self._gpus, name=name)
+        self._override_found(name)
+        return self._tell(description)
+
+    def _override_found(self, name: str) -> None:
+        """What lies in the repository under this name counts no more."""
         self._overridden.add(name)
         self._directories.pop(name, None)
-        return self._tell(description)
+        self._models.forget(name)
 
     def _unpack(self, name: str, files: Mapping[str, bytes]) -> Path:
         """A model directory of its own for the files of a load request. Raises ConfigError, OSError."""
@@ -252,20 +292,58 @@ class Watcher:
         self._directories.pop(name, None)
         self._described.pop(name, None)
         self._rejected.pop(name, None)
+        self._models.forget(name)
         return [ModelRemoved(name)]
 
+    def touch(self, directories: Iterable[Path]) -> None:
+        """Something has happened below these model directories: the next looks see what."""
+        self._touched.update(directories)
+
     def look(self) -> list[Message]:
-        """See whether server.pbtxt or a model's configuration has been edited, and has been still since."""
+        """See whether server.pbtxt or a model has been edited, and has been still since."""
         found = self._find()
         messages = self._list(found) if found is not None else []
         path = self._config.config_path
         if path is not None and self._is_edited(path):
             messages += self._reload_entries()
-        for name, directory in list(self._directories.items()):
-            edited = [file for file in self._files(directory) if self._is_edited(file)]
-            if edited:
-                messages += self._describe(name)
+        if found is not None:
+            self._stir({**self._directories, **found.directories})
+            messages += self._settle(found.directories)
         return messages
+
+    def _stir(self, directories: Mapping[str, Path]) -> None:
+        """What may have changed is restless: it was touched, or its configuration is another."""
+        touched, self._touched = self._touched, set()
+        for name, directory in directories.items():
+            if name in self._overridden:
+                continue
+            taken = self._models.taken(name)
+            is_edited = isinstance(taken, State) and taken.configuration != self._stamps(directory)
+            if (directory in touched and self._is_polled) or (name in self._directories and is_edited):
+                self._models.stir(name)
+
+    def _settle(self, found: Mapping[str, Path]) -> list[Message]:
+        """Describe what was restless and is still now; in mode poll, drop what is gone."""
+        messages: list[Message] = []
+        for name in self._models.restless:
+            directory = found.get(name)
+            state = self._state(directory) if directory is not None else None
+            taken = self._models.taken(name)
+            is_edit = isinstance(taken, State) and state is not None and taken.files == state.files
+            if not self._models.has_settled(name, state, looks=1 if is_edit else STILL_LOOKS):
+                continue
+            if directory is not None:
+                self._directories[name] = directory
+                messages += self._describe(name)
+            elif self._is_polled:
+                messages += self._drop(name)
+        return sorted(messages, key=_is_of_ensemble)
+
+    def _state(self, directory: Path) -> State:
+        return State(layout.files_fingerprint(directory), self._stamps(directory))
+
+    def _stamps(self, directory: Path) -> tuple[Stamp, ...]:
+        return tuple([stamp(file) for file in self._files(directory)])
 
     def _reload_entries(self) -> list[Message]:
         try:
@@ -286,17 +364,13 @@ class Watcher:
 
     def _describe_alone(self, name: str, is_news: bool = False) -> list[Message]:
         directory = self._directories[name]
-        self._act_on(directory)
+        self._models.take(name, self._state(directory))
         try:
             description = describe(directory, self._entries.get(name), self._config, self._gpus, name=name)
         except ConfigError as error:
             return self._reject(name, str(error))
         is_news = is_news or name in self._rejected or self._described.get(name) != description
         return self._tell(description) if is_news else []
-
-    def _act_on(self, directory: Path) -> None:
-        for file in self._files(directory):
-            self._acted_on[file] = self._seen[file] = stamp(file)
 
     def _reject(self, name: str, error: str) -> list[Message]:
         if self._rejected.get(name) == error:
@@ -326,7 +400,7 @@ def _is_of_ensemble(message: Message) -> bool:
     return isinstance(message, ModelDescribed) and bool(message.description["steps"])
 
 
-def stamp(file: Path) -> Stamp | None:
+def stamp(file: Path) -> Stamp:
     """What changes when a file is written or replaced; None when it is not there."""
     try:
         found = file.stat()
@@ -361,13 +435,24 @@ def _watch(config: ServerConfig, scratch: Path, wanted: Inbox, out: Inbox) -> No
     watcher.take_over(told)
     _put(out, watcher.scan(is_first=True))
     out.put(RepositoryScanned())
+    events = FileEvents(config.model_repository) if config.model_control_mode == "poll" else None
     next_poll = time.monotonic() + config.repository_poll_secs
     while True:
         _attend(watcher, wanted, out)
+        if events is not None:
+            watcher.touch(events.take())
+            _complain_of(events, config, out)
         _put(out, watcher.look())
-        if config.model_control_mode == "poll" and time.monotonic() >= next_poll:
+        if events is not None and time.monotonic() >= next_poll:
             next_poll = time.monotonic() + config.repository_poll_secs
             _put(out, watcher.scan())
+
+
+def _complain_of(events: FileEvents, config: ServerConfig, out: Inbox) -> None:
+    problem = events.problem()
+    if problem:
+        every = f"every {config.repository_poll_secs} s"
+        out.put(Log("W", f"no file events of the model repository, it is looked at {every}: {problem}"))
 
 
 def _attend(watcher: Watcher, wanted: Inbox, out: Inbox) -> None:

@@ -65,7 +65,7 @@ def version_directories(directory: Path) -> tuple[dict[int, Path], list[str]]:
     """The version directories of a model by number, ascending, and warnings about those that look like one."""
     versions: dict[int, Path] = {}
     warnings = []
-    for path in _directories(directory, hidden=True):
+    for path in _directories(directory):
         name = path.name
         if name in NOT_VERSIONS:
             continue
@@ -84,6 +84,11 @@ def fingerprint(directory: Path) -> str:
     Files that editors and Python leave behind do not count. Symbolic links are followed.
     """
     return _digest(_files(directory))
+
+
+def files_fingerprint(directory: Path) -> str:
+    """The same for all of a model's directory but its configuration."""
+    return _digest(_files(directory, lambda name: name not in CONFIGURATIONS))
 
 
 def shared_fingerprint(directory: Path) -> str:
@@ -134,10 +139,10 @@ def _is_utf8(name: str) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in name)  # how Python keeps bytes that are not UTF-8
 
 
-def _directories(parent: Path, hidden: bool = False) -> list[Path]:
+def _directories(parent: Path) -> list[Path]:
     try:
         with os.scandir(parent) as entries:
-            names = sorted(e.name for e in entries if e.is_dir() and (hidden or not e.name.startswith(".")))
+            names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     except OSError as error:
         raise ConfigError(f"{parent}: cannot be read: {error.strerror or error}") from error
     return [parent / name for name in names]

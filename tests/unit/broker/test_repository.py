@@ -17,7 +17,7 @@ from broker.messages import (
     RepositoryListed,
     WatchRepository,
 )
-from broker.repository import Watcher
+from broker.repository import STILL_LOOKS, Watcher
 from configs import server
 from configs.server import ServerConfig
 
@@ -47,6 +47,10 @@ class Repository:
         (directory / "1").mkdir(parents=True, exist_ok=True)
         (directory / "config.pbtxt").write_text(config)
         return directory
+
+    def looks(self) -> list[tuple[str, str]]:
+        """What is found until what has changed has been still."""
+        return short([message for _ in range(1 + STILL_LOOKS) for message in self.watcher.look()])
 
     def load(self, name: str, config: str = "", **files: bytes) -> list[Message]:
         paths = {path.replace("__", "/").replace("_py", ".py"): content for path, content in files.items()}
@@ -190,17 +194,102 @@ def test_mode_poll_finds_what_is_added_changed_and_removed(tmp_path: Path) -> No
     (a / "1" / "weights").write_bytes(b"new")
     shutil.rmtree(b)
     repository.write("c")
-    assert sorted(short(repository.watcher.scan())) == [
-        ("described", "a"),
-        ("described", "c"),
-        ("listed", "a c"),
-        ("removed", "b"),
-    ]
+    assert short(repository.watcher.scan()) == [("listed", "a c")]
+    assert sorted(repository.looks()) == [("described", "a"), ("described", "c"), ("removed", "b")]
+    assert repository.watcher.scan() == []
     repository.write("c", "nonsense")
-    assert short(repository.watcher.scan()) == [("rejected", "c")]
+    assert repository.watcher.scan() == []
+    assert repository.looks() == [("rejected", "c")]
     assert repository.watcher.scan() == [], "it is said once"
     repository.write("c")
-    assert short(repository.watcher.scan()) == [("described", "c")]
+    assert repository.watcher.scan() == []
+    assert repository.looks() == [("described", "c")]
+
+
+@pytest.fixture
+def polled(tmp_path: Path) -> Repository:
+    """Mode poll, with the models `a` and `b`."""
+    repository = Repository(tmp_path, "poll")
+    for name in ("a", "b"):
+        repository.write(name)
+    repository.watcher.scan(is_first=True)
+    return repository
+
+
+def test_what_happens_in_a_model_is_seen_without_a_scan(polled: Repository) -> None:
+    (polled.path / "a" / "1" / "weights").write_bytes(b"new")
+    assert polled.looks() == []
+    polled.watcher.touch([polled.path / "a", polled.path / "nothing"])
+    assert polled.looks() == [("described", "a")]
+    shutil.rmtree(polled.path / "a")
+    polled.write("c")
+    polled.watcher.touch([polled.path / "a", polled.path / "c"])
+    assert sorted(polled.looks()) == [("described", "c"), ("listed", "b c"), ("removed", "a")]
+
+
+def test_a_version_counts_when_it_has_been_written(polled: Repository) -> None:
+    version = polled.path / "a" / "2"
+    version.mkdir()
+    for size in range(5):
+        (version / "weights").write_bytes(b"x" * size)
+        polled.watcher.touch([polled.path / "a"])
+        assert polled.watcher.look() == [], "it grows"
+        assert polled.watcher.look() == [], "it may grow yet"
+    (found,) = polled.watcher.look()
+    assert isinstance(found, ModelDescribed)
+    assert found.description["versions"] == (2,)
+
+
+def test_a_model_that_is_replaced_is_never_gone(polled: Repository) -> None:
+    model = polled.path / "a"
+    model.rename(polled.path / ".old")
+    polled.watcher.touch([model])
+    assert short([*polled.watcher.look(), *polled.watcher.look()]) == [("listed", "b")]
+    polled.write("a", CONFIG + "max_batch_size: 2")
+    assert polled.looks() == [("listed", "a b"), ("described", "a")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".config.pbtxt.swp",
+        "config.pbtxt~",
+        "4913",
+        ".git/index",
+        "1/__pycache__/model.pyc",
+        "1/.model.py.Xy1",
+        "1/w.tmp",
+    ],
+)
+def test_what_editors_and_python_leave_is_no_change(polled: Repository, name: str) -> None:
+    file = polled.path / "a" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("x")
+    polled.watcher.touch([polled.path / "a"])
+    assert polled.looks() == []
+    assert polled.watcher.scan() == []
+
+
+def test_an_edit_takes_no_half_written_version_along(repository: Repository) -> None:
+    directory = repository.write("a")
+    repository.load("a")
+    repository.watcher.look()
+    (directory / "2").mkdir()
+    (directory / "2" / "weights").write_bytes(b"1")
+    (directory / "config.pbtxt").write_text(CONFIG + "max_batch_size: 2")
+    for size in (2, 3, 4):
+        assert repository.watcher.look() == []
+        (directory / "2" / "weights").write_bytes(b"x" * size)
+    assert repository.looks() == [("described", "a")]
+
+
+def test_what_a_request_brings_is_not_watched(repository: Repository) -> None:
+    directory = repository.write("a")
+    repository.load("a")
+    repository.load("a", JSON)
+    repository.watcher.look()
+    (directory / "config.pbtxt").write_text(CONFIG + "max_batch_size: 2")
+    assert repository.looks() == []
 
 
 # ----------------------------------------------------------------------------------------------- load requests

@@ -527,9 +527,7 @@ def test_a_written_file_changes_the_fingerprint_of_its_version_only(make: Callab
     ("name", "counts"),
     [("warmup/data", True), ("vocabulary.txt", True), (".config.pbtxt.swp", False), ("configs/other.pbtxt", False)],
 )
-def test_what_versions_share_changes_the_fingerprint_of_all(
-    make: Callable[..., Path], name: str, counts: bool
-) -> None:
+def test_what_versions_share_changes_the_fingerprint_of_all(make: Callable[..., Path], name: str, counts: bool) -> None:
     directory = make("", ["1/model.py"])
     before = describe(directory, None, ServerConfig(), ()).fingerprint
     (directory / name).parent.mkdir(exist_ok=True)
