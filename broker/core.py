@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from broker import answers, cache_metrics, metrics
+from broker import answers, cache_metrics, health, metrics
 from broker.client_regions import ClientRegions
 from broker.compositions import Compositions
 from broker.control import Control
@@ -175,6 +175,7 @@ class Core:
         self._deaths: dict[str, int] = {}  # quick deaths by the name of a process that is no worker
         self._restarts: list[tuple[float, str, str]] = []  # due, role, name
         self._next_tick = 0.0
+        self._drain_due: float | None = None  # told to end, serving on until then
         self._exit_deadline: float | None = None
         self._exit_status = 0
 
@@ -294,6 +295,8 @@ class Core:
             self.requests.refuse_outages(now)
             self._observer.tick(now)
             self._look_for_silence(now)
+        if self._drain_due is not None and now >= self._drain_due:
+            self._drain("drain delay over", now)
         if self._exit_deadline is not None and now >= self._exit_deadline:
             self._out += [Emit("E", "Exit timeout expired. Exiting immediately."), Exit(1)]
         return self._take(now)
@@ -301,28 +304,44 @@ class Core:
     def next_deadline(self) -> float:
         """When `tick` should be called at the latest."""
         deadlines = [self._next_tick, self.requests.next_deadline(), self.fleet.next_deadline(), self._exit_deadline]
-        deadlines.append(self._readiness.next_deadline())
+        deadlines += [self._readiness.next_deadline(), self._drain_due]
         deadlines += [due for due, _, _ in self._restarts]
         return min(deadline for deadline in deadlines if deadline is not None)
 
-    def drain(self, reason: str, now: float, status: int = 0) -> list[Effect]:
-        """End the server: not ready, finish what is under way, stop all processes, exit."""
-        if self._exit_deadline is None:
-            self._out.append(Emit("I", f"{reason}: draining, {len(self.requests)} request(s) under way"))
-            self._begin_exit(status, now)
+    def drain(self, reason: str, now: float, delay: float = 0.0) -> list[Effect]:
+        """End the server: not ready, finish what is under way, stop all processes, exit.
+
+        With a `delay` it serves on for so many seconds, in which whoever sends requests can see that it is not ready.
+        """
+        if self._exit_deadline is not None or (delay and self._drain_due is not None):
+            return self._take(now)
+        if delay and self.is_started:
+            self._drain_due = now + delay
+            self._out.append(Emit("I", f"{reason}: not ready any more, serving for another {delay:g} s"))
+        else:
+            self._drain(reason, now)
         return self._take(now)
+
+    def _drain(self, reason: str, now: float) -> None:
+        self._drain_due = None
+        self._out.append(Emit("I", f"{reason}: draining, {len(self.requests)} request(s) under way"))
+        self._begin_exit(0, now)
 
     @property
     def is_ready(self) -> bool:
         """What `/v2/health/ready` says."""
-        if not self.is_started or self._exit_deadline is not None:
+        if not self.is_started or self._drain_due is not None or self._exit_deadline is not None:
             return False
         if not self.config.strict_readiness:
             return True
-        return all(
-            (model.versions or model.unloaded) and all(version.is_ready for version in model.versions.values())
-            for model in self.models.values()
-        )
+        return all(health.is_ready(model) for model in self.models.values())
+
+    def _health(self, question: GetServerReady) -> dict[str, Any]:
+        answer = {"live": self._exit_deadline is None, "ready": self.is_ready}
+        if not question.is_verbose:
+            return answer
+        reason = "draining" if self._drain_due is not None else "" if self.is_started else "loading"
+        return {**answer, **({"reason": reason} if reason else {}), "models": health.report(self.models.values())}
 
     # ------------------------------------------------------------------------------------------- messages
 
@@ -379,7 +398,7 @@ class Core:
         """How each question is answered; a Rejected that is raised becomes the answer's error."""
         models = self.models
         return {
-            GetServerReady: lambda _: {"live": self._exit_deadline is None, "ready": self.is_ready},
+            GetServerReady: self._health,
             GetModelMetadata: lambda q: answers.metadata(models, q.model, q.version),
             GetModelConfig: lambda q: answers.look_up(models, q.model, q.version).description.config,
             GetLabels: lambda q: answers.labels(models, q.model, q.version),

@@ -200,9 +200,10 @@ class Delivered(NamedTuple):
 
 
 class GetServerReady(NamedTuple):
-    """Is the server ready? Answer: `{"live": bool, "ready": bool}`."""
+    """Is the server ready? Answer: `{"live": bool, "ready": bool}`, and with `is_verbose` why, as `health.report`."""
 
     request: int
+    is_verbose: bool = False
 
 
 class GetModelReady(NamedTuple):

@@ -165,7 +165,8 @@ class Server:
     def _take_signals(self, descriptor: int) -> None:
         for number in os.read(descriptor, 64):
             name = signal.Signals(number).name
-            self._apply(self._core.drain(f"received {name}", time.monotonic()))
+            delay = self._config.drain_delay_secs if number == signal.SIGTERM else 0
+            self._apply(self._core.drain(f"received {name}", time.monotonic(), delay))
 
     # ------------------------------------------------------------------------------------------- effects
 

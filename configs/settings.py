@@ -37,6 +37,9 @@ class ServerConfig:
         True, "The server is ready only when all its models are; else as soon as it answers."
     )
     exit_timeout_secs: int = _server(30, "Seconds that a shutdown waits for requests to finish.", low=0, high=_LARGE)
+    drain_delay_secs: int = _server(
+        0, "Seconds that the server serves on after SIGTERM, saying that it is not ready.", low=0, high=_LARGE
+    )
     record: str = _server(
         "",
         "Keep requests that their model has failed in this directory, for python -m broker run --replay: the newest "

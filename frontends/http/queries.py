@@ -1,5 +1,7 @@
 """Everything that is asked about the server and its models: the broker answers, we write it as JSON."""
 
+from typing import Any
+
 from aiohttp import web
 
 from broker.messages import (
@@ -29,15 +31,22 @@ async def server_live(call: Call) -> web.Response:
 
 
 async def server_ready(call: Call) -> web.Response:
-    """Every model that should be served is."""
-    return health(await _is_ready(call, "ready"))
+    """Every model that should be served is; `?verbose` says which are and why others are not."""
+    if "verbose" not in call.request.query:
+        return health(await _is_ready(call, "ready"))
+    answer = await _ask_server(call, is_verbose=True)
+    return document(answer, 200 if answer["ready"] else 400)
 
 
 async def _is_ready(call: Call, kind: str) -> bool:
-    answer = await call.ask(GetServerReady)
+    return bool((await _ask_server(call))[kind])
+
+
+async def _ask_server(call: Call, is_verbose: bool = False) -> Any:
+    answer = await call.ask(lambda number: GetServerReady(number, is_verbose))
     if not answer["live"]:
         raise RequestError(ErrorCode.UNAVAILABLE, "Server exiting")
-    return bool(answer[kind])
+    return answer
 
 
 async def model_ready(call: Call) -> web.Response:

@@ -13,14 +13,14 @@ _JSON_HEADERS = {hdrs.CONTENT_TYPE: JSON}
 _TEXT_HEADERS = {hdrs.CONTENT_TYPE: "text/plain"}
 
 
-def document(content: Any) -> web.Response:
+def document(content: Any, status: int = 200) -> web.Response:
     """A JSON document."""
-    return written(dump(content))
+    return written(dump(content), status)
 
 
-def written(text: bytes) -> web.Response:
+def written(text: bytes, status: int = 200) -> web.Response:
     """A JSON document that is written already."""
-    return web.Response(body=text, headers=_JSON_HEADERS)
+    return web.Response(body=text, status=status, headers=_JSON_HEADERS)
 
 
 def error_document(message: str) -> bytes:

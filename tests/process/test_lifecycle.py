@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.support.calls import Calls
 from tests.support.clients import PROTOCOLS, Client
+from tests.support.http import ask
 from tests.support.repository import WAIT, Commands, instances, write_identity
 from tests.support.server import SHM, Server, run_to_exit
 from tests.support.waiting import until
@@ -81,6 +82,22 @@ def test_a_drain_finishes_what_is_under_way_and_takes_nothing_new(
             model.let_go(number)
         assert [call.result(30)[0] for call in (executing, queued)] == [1, 2]
     assert server.wait_for_exit() == 0
+
+
+def test_a_server_that_leaves_serves_until_nobody_sends_any_more(new_server: Callable[..., Server]) -> None:
+    server = new_server("", "--drain-delay-secs=600")
+    write_identity(server.repository, "m")
+    server.start()
+    with Client("http", server) as client, Client("grpc", server) as grpc:
+        server.process.send_signal(signal.SIGTERM)
+        for each in (client, grpc):
+            until(lambda: not each.raw.is_server_ready(), 10, "not ready")  # noqa: B023
+            assert each.raw.is_server_live()
+            assert each.raw.is_model_ready("m")
+            assert each.infer("m", {"IN": np.ones(3, np.float32)})["OUT"].tolist() == [1, 1, 1]
+        verbose = ask(server.address("http"), "GET", "/v2/health/ready?verbose")
+        assert (verbose.status, verbose.json["reason"]) == (400, "draining")
+    assert server.stop(signal.SIGINT) == 0, "who does not want to wait"
 
 
 def test_a_drain_that_takes_too_long_is_cut_off(new_server: Callable[..., Server]) -> None:
