@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 
 from broker.effects import Effect, Emit, Kill, Send
-from broker.messages import RECORD_SETTING, Declared, Load, Loaded, LoadFailed, Stop, describe_code
+from broker.messages import DIGESTS_SETTING, RECORD_SETTING, Declared, Load, Loaded, LoadFailed, Stop, describe_code
 from broker.models import (
     QUICK_DEATH_SECONDS,
     SERVICE_SECONDS,
@@ -478,6 +478,7 @@ def load_message(
         **config.backend_config.get("", {}),
         **config.backend_config.get(description.backend, {}),
         **({RECORD_SETTING: config.record} if config.record else {}),
+        **({DIGESTS_SETTING: json.dumps(description.digests)} if description.digests else {}),
     }
     return Load(
         bare_name(description.name),

@@ -389,12 +389,14 @@ class Answer(NamedTuple):
 
 RECORD_SETTING = "record-directory"
 """Among a backend's settings: where failed requests are kept."""
+DIGESTS_SETTING = "file-digests"
+"""Likewise: the digests of files that are checked before they are loaded, as JSON."""
 
 
 class Load(NamedTuple):
     """What a worker is to be: one instance of one version of one model.
 
-    `config` is the ModelConfig as JSON text, `settings` the backend's command-line configuration and RECORD_SETTING,
+    `config` is the ModelConfig as JSON text, `settings` the backend's command-line configuration and those above,
     `arena` the shm sizes (default, growth, max) in bytes.
     """
 

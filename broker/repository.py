@@ -222,6 +222,8 @@ class Watcher:
         name = wanted.model
         if not wanted.config:
             raise ConfigError("Load parameter 'config' must be specified for model file override")
+        if self._config.model_signature_key:
+            raise ConfigError("only what is signed is loaded (--model-signature-key): a load request can bring nothing")
         config = override.from_json(wanted.config, name)
         directory = self._unpack(name, wanted.files) if wanted.files else self._locate(name)
         try:

@@ -158,6 +158,7 @@ class ModelDescription:
     sequence_batching: SequenceBatching | None = None
     namespace: str = ""  # its repository, under model_namespacing
     environment: Environment | None = None  # of Python models; None: the server's own
+    digests: dict[str, str] = field(default_factory=dict)  # by path: `MD5:...` of files that were checked
 
     def to_wire(self) -> dict[str, Any]:
         """Plain data for msgpack."""

@@ -91,6 +91,11 @@ def files_fingerprint(directory: Path) -> str:
     return _digest(_files(directory, lambda name: name not in CONFIGURATIONS))
 
 
+def files(directory: Path) -> list[str]:
+    """The files below the directory, relative to it, but for those that editors and Python leave behind."""
+    return [name for name, _ in _files(directory)]
+
+
 def shared_fingerprint(directory: Path) -> str:
     """The same for what all versions of a model in `directory` share: its files but for versions and configurations."""
     return _digest(_files(directory, _is_shared))

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from configs import (
+    agents,
     autocomplete,
     cache,
     ensemble,
@@ -65,6 +66,7 @@ def _describe(directory: Path, name: str, config: Node, server: ServerConfig, gp
     versions, warnings = layout.version_directories(directory)
     warnings += cache.hint(config, name, server.cache)
     _raise_any([*(what.refusal(name) for what in unbuilt.refused(config)), *ensemble.problems(config, name)])
+    digests = agents.verify(config, directory, server.model_signature_key)
     kind = _kind(config, name, versions)
     target = instances.Target(name, kind.platform, kind.backend, gpus)
     problems = [*validate.problems(config, name), *_file_problems(config, directory, kind)]
@@ -101,6 +103,7 @@ def _describe(directory: Path, name: str, config: Node, server: ServerConfig, gp
         steps=ensemble.steps(form),
         sequence_batching=sequences.read(form),
         environment=runs_in,
+        digests=digests,
     )
 
 

@@ -290,7 +290,7 @@ def _tls_problems(values: Mapping[str, Any]) -> Iterator[str]:
         for name in (f"{protocol}_server_cert", f"{protocol}_server_key"):
             if uses_ssl and not values.get(name):
                 yield f"{protocol}_use_ssl needs {name}"
-    for name in TLS_FILES:
+    for name in (*TLS_FILES, "model_signature_key"):
         path = values.get(name, "")
         if path and not os.access(path, os.R_OK):
             yield f"{name}: '{path}' cannot be read"

@@ -84,6 +84,9 @@ class ServerConfig:
         form="NAME",
         needs_text=True,
     )
+    model_signature_key: str = _repository(
+        "", "Serve only models that are signed with this Ed25519 key (public, PEM).", form="PATH"
+    )
     disable_auto_complete_config: bool = _repository(
         False, "Every model needs a complete configuration; nothing is inferred.", takes_value=False
     )

@@ -25,10 +25,7 @@ class Unbuilt(NamedTuple):
         return f"{self.position}: '{self.field}' of model '{model}' has no effect here"
 
 
-_REFUSED = (
-    "model_operations",
-    "model_repository_agents",
-)
+_REFUSED = ("model_operations",)
 _HINTS = ("optimization",)
 _HINTS_OF_ENSEMBLES = ("max_inflight_requests",)
 _REFUSED_OF_GROUPS = ("passive", "secondary_devices")

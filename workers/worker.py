@@ -1,6 +1,7 @@
 """The life of a worker: load one model, execute batches in the order in which they were sent, answer."""
 
 import gc
+import json
 import mmap
 import os
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from broker.child import Place
 from broker.messages import (
+    DIGESTS_SETTING,
     PROTOCOL,
     RECORD_SETTING,
     Abandon,
@@ -47,7 +49,7 @@ from broker.messages import (
 )
 from broker.transport import Dealer
 from shm.tensor import Regions
-from workers import states, warmup
+from workers import integrity, states, warmup
 from workers.backend import Backend, Execution, Host, create
 from workers.calls import Calls
 from workers.client_memory import ClientMemory
@@ -188,6 +190,8 @@ class Worker:
                 raise BackendError(ErrorCode.INTERNAL, self._refusal)
             self._outputs.open(load)
             self._record(load)
+            digests = json.loads(load.settings.get(DIGESTS_SETTING, "{}"))
+            integrity.check(Path(load.model_directory), load.version, digests)
             model = ModelSpec.from_load(load)
             self._states = self._streams.states = states.create(model)
             self._backend = create(model, self._host)

@@ -372,6 +372,15 @@ def test_what_is_wrong_with_a_load_is_said_and_leaves_nothing(
     assert list(repository.scratch.iterdir()) == []
 
 
+def test_where_only_what_is_signed_is_loaded_a_request_can_bring_nothing(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, "explicit", model_signature_key="key.pem")
+    repository.write("a")
+    found = repository.load("a", JSON)
+    assert short(found) == [("log", "E"), ("failed", "a")]
+    assert isinstance(found[1], ModelConsidered)
+    assert "only what is signed is loaded" in found[1].error
+
+
 def test_an_unloaded_model_is_not_looked_after(repository: Repository) -> None:
     a = repository.write("a")
     repository.load("a")

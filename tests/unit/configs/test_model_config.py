@@ -388,7 +388,6 @@ def test_the_transaction_policy(described: Describe, text: str, expected: bool) 
     "text",
     [
         'model_operations { op_library_filename: "libx.so" }',
-        'model_repository_agents { agents { name: "checksum" } }',
         'runtime: "other.py"',
         "instance_group { passive: true }",
         "instance_group { secondary_devices { } }",
