@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -53,7 +54,7 @@ from configs.description import ModelDescription
 from configs.errors import ConfigError
 from configs.layout import Models, list_models
 from configs.model import describe
-from configs.namespaces import ambiguity
+from configs.namespaces import ambiguity, step_model
 from configs.server import ServerConfig
 from configs.tree import Node
 
@@ -88,6 +89,7 @@ class Watcher:
         self._scratch = scratch
         self._entries: Mapping[str, Node] = config.entries
         self._directories: dict[str, Path] = {}
+        self._names: frozenset[str] = frozenset()
         self._described: dict[str, ModelDescription] = {}
         self._rejected: dict[str, str] = {}
         read = [config.config_path] if config.config_path is not None else []
@@ -186,10 +188,21 @@ class Watcher:
     def _load(self, name: str) -> list[Message]:
         directory = self._locate(name)
         self._models.take(name, self._state(directory))
-        description = describe(directory, self._entries.get(name), self._config, self._gpus, name=name)
+        description = self._read(directory, name)
         self._overridden.discard(name)
         self._directories[name] = directory
         return [*self._load_parts(description, {name}), *self._tell(description)]
+
+    def _read(self, directory: Path, name: str) -> ModelDescription:
+        """Raises ConfigError."""
+        return self._resolved(describe(directory, self._entries.get(name), self._config, self._gpus, name=name))
+
+    def _resolved(self, ensemble: ModelDescription) -> ModelDescription:
+        """Under namespaces the steps name their models by what these are called in the whole server."""
+        if not ensemble.namespace:
+            return ensemble
+        named = [(step, step_model(step.model, ensemble.namespace, self._names)) for step in ensemble.steps]
+        return replace(ensemble, steps=tuple([replace(step, model=name) for step, name in named]))
 
     def _load_parts(self, ensemble: ModelDescription, seen: set[str], is_reload: bool = True) -> list[Message]:
         """In mode explicit the models of an ensemble are loaded with it; what is missing the broker tells.
@@ -227,7 +240,7 @@ class Watcher:
         config = override.from_json(wanted.config, name)
         directory = self._unpack(name, wanted.files) if wanted.files else self._locate(name)
         try:
-            description = describe(directory, None, self._config, self._gpus, config)
+            description = self._resolved(describe(directory, None, self._config, self._gpus, config))
         except ConfigError:
             self.release(str(directory))
             raise
@@ -278,6 +291,7 @@ class Watcher:
             self._error = str(error)
             return None
         self._error = ""
+        self._names = frozenset(found.directories)
         return found
 
     def _complain(self) -> list[Message]:
@@ -309,9 +323,16 @@ class Watcher:
         if path is not None and self._is_edited(path):
             messages += self._reload_entries()
         if found is not None:
+            if messages and self._config.model_namespacing:
+                messages += self._describe_ensembles()
             self._stir({**self._directories, **found.directories})
             messages += self._settle(found.directories)
         return messages
+
+    def _describe_ensembles(self) -> list[Message]:
+        """Other models are there: steps may mean others."""
+        ensembles = [name for name, each in self._described.items() if each.steps and name in self._directories]
+        return [message for name in ensembles for message in self._describe(name)]
 
     def _stir(self, directories: Mapping[str, Path]) -> None:
         """What may have changed is restless: it was touched, or its configuration is another."""
@@ -368,7 +389,7 @@ class Watcher:
         directory = self._directories[name]
         self._models.take(name, self._state(directory))
         try:
-            description = describe(directory, self._entries.get(name), self._config, self._gpus, name=name)
+            description = self._read(directory, name)
         except ConfigError as error:
             return self._reject(name, str(error))
         is_news = is_news or name in self._rejected or self._described.get(name) != description

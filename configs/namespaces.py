@@ -1,6 +1,6 @@
 """Model namespaces: what models are called whose name is in several repositories. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 
@@ -12,6 +12,12 @@ def identifier(repository: Path, name: str) -> str:
 def bare_name(model: str) -> str:
     """The name that a model has in its repository; identifiers begin with a path, names have none."""
     return model.rpartition("::")[2] if model.startswith("/") else model
+
+
+def step_model(name: str, namespace: str, models: Container[str]) -> str:
+    """The model that a step of an ensemble means: the one of its own repository, else the only one of that name."""
+    own = identifier(Path(namespace), name)
+    return own if own in models else name
 
 
 def ambiguity(name: str, models: Iterable[str]) -> str:

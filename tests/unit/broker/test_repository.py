@@ -34,12 +34,15 @@ JSON = """{"backend": "identity", "max_batch_size": 4, "parameters": {"a": {"str
 class Repository:
     """A repository on disk, and the watcher over it."""
 
-    def __init__(self, directory: Path, mode: str, **settings: Any) -> None:
+    def __init__(self, directory: Path, mode: str, more: tuple[str, ...] = (), **settings: Any) -> None:
+        """`more` are further repositories."""
         self.path = directory / "models"
-        self.path.mkdir()
+        paths = (self.path, *(directory / name for name in more))
+        for path in paths:
+            path.mkdir()
         self.scratch = directory / "scratch"
         self.scratch.mkdir()
-        config = ServerConfig(model_repository=(self.path,), model_control_mode=mode, **settings)
+        config = ServerConfig(model_repository=paths, model_control_mode=mode, **settings)
         self.watcher = Watcher(config, (), self.scratch)
 
     def write(self, name: str, config: str = CONFIG) -> Path:
@@ -134,6 +137,25 @@ def ensemble(*models: str) -> str:
 
 
 IO = (("input", "A"), ("output", "Z"))
+
+
+def steps_of(messages: list[Message], name: str) -> list[str]:
+    (found,) = [m.description for m in messages if isinstance(m, ModelDescribed) and m.description["name"] == name]
+    return [step["model"] for step in found["steps"]]
+
+
+def test_a_step_means_the_model_of_its_own_namespace_first_and_else_the_only_one(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, "poll", model_namespacing=True, more=("other", "third"))
+    repository.write("e", ensemble("same", "alone", "strange"))
+    repository.write("same")
+    for path in ("other/same", "other/alone", "other/strange", "third/strange"):
+        repository.write(f"../{path}")
+    found = repository.watcher.scan(is_first=True)
+    assert steps_of(found, "e") == [f"{repository.path}::same", "alone", "strange"]
+    repository.write("alone")
+    assert steps_of(repository.watcher.look(), "e") == [f"{repository.path}::{name}" for name in ("same", "alone")] + [
+        "strange"
+    ]
 
 
 def test_ensembles_are_described_after_their_models(tmp_path: Path) -> None:
