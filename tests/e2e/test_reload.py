@@ -18,6 +18,8 @@ from tests.support.waiting import until
 
 EVERY_SECONDS = 1.0
 IO = f"input [ {tensor('IN')} ]\noutput [ {tensor('OUT')}, {tensor('FILES', 'TYPE_INT64', '[ 2 ]')} ]\n"
+MAPS = 'input_map { key: "IN" value: "IN" } output_map [ { key: "OUT" value: "OUT" }, { key: "FILES" value: "FILES" } ]'
+AROUND = f'platform: "ensemble"\n{IO}ensemble_scheduling {{ step [ {{ model_name: "m" model_version: -1 {MAPS} }} ] }}'
 QUESTION = {"IN": np.ones(1, np.float32)}
 
 
@@ -116,9 +118,10 @@ def test_a_model_that_is_reloaded_every_second_for_a_minute(new_server: Callable
 
 
 def _reload_under_load(new_server: Callable[..., Server], seconds: float) -> None:
-    server = new_server("", "--model-control-mode=explicit", "--load-model=m")
+    server = new_server("", "--model-control-mode=explicit", "--load-model=around")
     model = write_tagged(server.repository, "m")
-    asks = [(protocol, one_after_another("m")) for protocol in PROTOCOLS * 3]
+    write_model(server.repository, "around", AROUND)
+    asks = [(protocol, one_after_another(name)) for protocol in PROTOCOLS for name in ("m", "m", "around")]
     with server, Client("grpc", server) as client, Load(server, asks) as load, Watch(server, "m") as watch:
         end, tag = time.monotonic() + seconds, 1
         while time.monotonic() < end:
