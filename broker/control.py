@@ -18,7 +18,7 @@ from broker.messages import (
 )
 from broker.models import Model, VersionState
 from broker.validation import Rejected
-from configs.namespaces import bare_name
+from configs.namespaces import bare_name, meant
 
 UNLOADED = "unloaded"
 _OVERTAKEN = "it has been unloaded meanwhile"
@@ -39,6 +39,7 @@ class Control:
         self._loading: list[tuple[str, str, int]] = []  # (model, peer, request) that wait for workers
         self._overridden: set[str] = set()  # models under a load request's configuration
         self.listed: tuple[str, ...] = ()  # the models in the repository
+        self.errors: dict[str, str] = {}  # why some of them cannot be loaded
         self.archives = Archives()
 
     def load(self, peer: str, wanted: LoadModel, repository: str | None) -> None:
@@ -52,7 +53,7 @@ class Control:
             self._answer(peer, wanted.request, error.code, str(error))
             return
         assert repository is not None
-        self._asked_for.add(name)
+        self._asked_for.update(meant(name, self.listed))
         self._considered.setdefault(name, []).append((peer, wanted.request, bool(wanted.config)))
         self._out.append(Send(repository, DescribeModel(*wanted[1:])))
 
@@ -96,7 +97,8 @@ class Control:
         if not self._is_explicit:
             raise Rejected(_NOT_EXPLICIT, ErrorCode.UNAVAILABLE)
         models = self._fleet.models
-        names = [wanted.model, *dependents(models, [wanted.model])]
+        names = meant(wanted.model, models)
+        names += [name for name in dependents(models, names) if name not in names]
         way = list(names) if wanted.unload_dependents else []
         while way:
             for part in parts(models, way.pop()):
@@ -120,8 +122,9 @@ class Control:
             states = _states(model) if model is not None else {}
             if not states:
                 row = {"name": bare_name(name)}
-                if model is not None and model.rejected:
-                    row |= {"state": VersionState.UNAVAILABLE.value, "reason": model.rejected}
+                reason = (model.rejected if model is not None else "") or self.errors.get(name, "")
+                if reason:
+                    row |= {"state": VersionState.UNAVAILABLE.value, "reason": reason}
                 rows.append(row)
             for number, (state, reason) in sorted(states.items()):
                 row = {"name": bare_name(name), "version": str(number), "state": state.value}
@@ -139,20 +142,17 @@ class Control:
             return
         waiting, self._loading = self._loading, []
         for name, peer, request in waiting:
-            model = self._fleet.models.get(name)
-            if model is not None and _is_loading(model):
+            models = [self._fleet.models.get(each) for each in meant(name, self._fleet.models)]
+            if any(model is not None and _is_loading(model) for model in models):
                 self._loading.append((name, peer, request))
                 continue
-            failures = model.failures if model is not None else {}
+            failures = "".join([_failures(model) for model in models if model is not None])
             if failures:
-                lines = [f"version {n} is at UNAVAILABLE state: {reason};\n" for n, reason in sorted(failures.items())]
-                if model is not None and model.description is not None and model.description.steps:
-                    lines = [f"{reason}\n" for reason in dict.fromkeys(failures.values())]
-                text = f"load failed for model '{name}': {''.join(lines)}"
+                text = f"load failed for model '{name}': {failures}"
                 if self.archives.is_awaited(peer, request):
                     self._fleet.unload(name, now)  # nobody but the platform knows it: it is not held against us
                 self._answer(peer, request, ErrorCode.INVALID_ARG, text)
-            elif model is None or model.description is None:
+            elif any(model is None or model.description is None for model in models):
                 self._answer(peer, request, ErrorCode.UNAVAILABLE, f"load failed for model '{name}': {_OVERTAKEN}")
             else:
                 self._answer(peer, request, ErrorCode.OK, "")
@@ -179,6 +179,14 @@ class Control:
 
 def _is_loading(model: Model) -> bool:
     return any(v.state is VersionState.LOADING for v in (*model.versions.values(), *model.incoming.values()))
+
+
+def _failures(model: Model) -> str:
+    """Why versions of the newest description were not loaded."""
+    if model.description is not None and model.description.steps:
+        return "".join([f"{reason}\n" for reason in dict.fromkeys(model.failures.values())])
+    failures = sorted(model.failures.items())
+    return "".join([f"version {number} is at UNAVAILABLE state: {reason};\n" for number, reason in failures])
 
 
 def _states(model: Model) -> dict[int, tuple[VersionState, str]]:

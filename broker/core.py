@@ -512,7 +512,7 @@ class Core:
         return dict(values)
 
     def _listed(self, _peer: Peer, message: RepositoryListed, _now: float) -> None:
-        self.control.listed = message.models
+        self.control.listed, self.control.errors = message.models, message.errors
 
     def _load(self, peer: Peer, message: LoadModel, _now: float) -> None:
         if message.archive and peer.role != "sagemaker":

@@ -702,9 +702,10 @@ class RepositoryScanned(NamedTuple):
 
 
 class RepositoryListed(NamedTuple):
-    """The names of all models in the repository, loaded or not; sent when they change."""
+    """The names of all models in the repository, loaded or not, and what is wrong with some; sent when that changes."""
 
     models: tuple[str, ...]
+    errors: dict[str, str]
 
 
 class WatchRepository(NamedTuple):

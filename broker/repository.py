@@ -54,7 +54,7 @@ from configs.description import ModelDescription
 from configs.errors import ConfigError
 from configs.layout import Models, list_models
 from configs.model import describe
-from configs.namespaces import ambiguity, step_model
+from configs.namespaces import ambiguity, meant, step_model
 from configs.server import ServerConfig
 from configs.tree import Node
 
@@ -99,7 +99,7 @@ class Watcher:
         self._touched: set[Path] = set()  # model directories in which something has happened
         self._at_start = config.load_model  # mode explicit
         self._overridden: set[str] = set()  # models under a load request's configuration
-        self._listed: tuple[str, ...] | None = None
+        self._listed: RepositoryListed | None = None
         self._error = ""
 
     def take_over(self, told: WatchRepository) -> None:
@@ -169,7 +169,7 @@ class Watcher:
                 messages = self._adopt(name, wanted.archive)
             else:
                 is_override = bool(wanted.config or wanted.files)
-                messages = self._override(wanted) if is_override else self._load(name)
+                messages = self._override(wanted) if is_override else self._load_all(name)
         except (ConfigError, OSError) as error:
             return [Log("E", f"model '{name}' cannot be loaded: {error}"), ModelConsidered(name, str(error))]
         return [*messages, ModelConsidered(name, "")]
@@ -184,6 +184,13 @@ class Watcher:
         directory = Path(path)
         if directory.parent.parent == self._scratch:
             shutil.rmtree(directory.parent, ignore_errors=True)
+
+    def _load_all(self, name: str) -> list[Message]:
+        """Load every model that is meant. Raises ConfigError when one of several cannot be: none is, then."""
+        names = meant(name, self._names)
+        for each in names[1:]:
+            self._read(self._locate(each), each)
+        return [message for each in names for message in self._load(each)]
 
     def _load(self, name: str) -> list[Message]:
         directory = self._locate(name)
@@ -298,11 +305,11 @@ class Watcher:
         return [Log("E", self._error)]
 
     def _list(self, found: Models) -> list[Message]:
-        names = tuple(sorted({*found.directories, *found.errors}))
-        if names == self._listed:
+        listed = RepositoryListed(tuple(sorted({*found.directories, *found.errors})), found.errors)
+        if listed == self._listed:
             return []
-        self._listed = names
-        return [RepositoryListed(names)]
+        self._listed = listed
+        return [listed]
 
     def _drop(self, name: str) -> list[Message]:
         self._directories.pop(name, None)

@@ -20,6 +20,11 @@ def step_model(name: str, namespace: str, models: Container[str]) -> str:
     return own if own in models else name
 
 
+def meant(name: str, models: Iterable[str]) -> list[str]:
+    """The models that a load or unload request means: all of that name in their repositories, where several have it."""
+    return sorted(model for model in models if model != name and bare_name(model) == name) or [name]
+
+
 def ambiguity(name: str, models: Iterable[str]) -> str:
     """What is wrong with a name that several models have, "" for others."""
     count = sum(1 for model in models if model != name and bare_name(model) == name)

@@ -369,15 +369,35 @@ def test_a_frontend_that_dies_while_it_waits_gets_no_answer_and_harms_nobody() -
 
 def test_the_index_has_every_model_of_the_repository_and_can_be_of_those_that_are_ready() -> None:
     client = Client("explicit", description("b", versions=(1, 2)))
-    client.found(RepositoryListed(("a", "b", "c")))
+    client.found(RepositoryListed(("a", "b", "c", "d"), {"d": "model appears in two or more repositories"}))
     client.world.reject("c", "model appears in two or more repositories")
     assert client.index() == [
         {"name": "a"},
         {"name": "b", "version": "1", "state": "READY"},
         {"name": "b", "version": "2", "state": "READY"},
         {"name": "c", "state": "UNAVAILABLE", "reason": "model appears in two or more repositories"},
+        {"name": "d", "state": "UNAVAILABLE", "reason": "model appears in two or more repositories"},
     ]
     assert [row["version"] for row in client.index(ready=True)] == ["1", "2"]
+
+
+def test_a_name_in_several_namespaces_means_all_of_them() -> None:
+    client = Client("explicit", description("other"))
+    client.found(RepositoryListed(("/one::a", "/two::a", "other"), {}))
+    number = client.load("a")
+    for name in ("/one::a", "/two::a"):
+        client.found(ModelDescribed(description(name).to_wire()))
+    client.found(ModelConsidered("a", ""))
+    one, two = [worker for worker in client.world.workers if not worker.is_loaded]
+    client.world.boot(one)
+    assert number not in client.answers
+    client.world.boot(two)
+    assert client.said(number) == (ErrorCode.OK, "")
+    client.unload("a")
+    client.world.settle()
+    forgotten = [message.model for message in client.told if isinstance(message, ForgetModel)]
+    assert sorted(forgotten) == ["/one::a", "/two::a", "a"]
+    assert [row.get("reason", row["state"]) for row in client.index()] == ["unloaded", "unloaded", "READY"]
 
 
 def revived(client: Client) -> WatchRepository:

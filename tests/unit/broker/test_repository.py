@@ -158,6 +158,16 @@ def test_a_step_means_the_model_of_its_own_namespace_first_and_else_the_only_one
     ]
 
 
+def test_a_load_of_a_name_in_several_namespaces_is_one_of_all_or_none(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, "explicit", model_namespacing=True, more=("other",))
+    one, two = repository.write("same"), repository.write("../other/same")
+    repository.watcher.look()
+    described = [("described", f"{directory.parent.resolve()}::same") for directory in (one, two)]
+    assert short(repository.load("same")) == [*described, ("considered", "same")]
+    (two / "config.pbtxt").write_text("nonsense")
+    assert short(repository.load("same")) == [("log", "E"), ("failed", "same")]
+
+
 def test_ensembles_are_described_after_their_models(tmp_path: Path) -> None:
     repository = Repository(tmp_path, "none")
     repository.write("a", ensemble("b", "c"))
