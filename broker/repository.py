@@ -62,6 +62,8 @@ LOOK_SECONDS = 0.25
 """How often what may have changed is looked at; a configuration counts when it has been still for one look."""
 STILL_LOOKS = 2
 """Files of a model, which take longer to write, count when they have been still for so many."""
+RESTLESS_LOOKS = 120
+"""After so many looks at a model that keeps changing it is said that it is waited for."""
 BEAT_SECONDS = 1.0
 TURN_SECONDS = 0.05
 """How soon what was found leaves, and how soon the broker's death is noticed."""
@@ -77,6 +79,7 @@ class State(NamedTuple):
 
     files: str
     configuration: tuple[Stamp, ...]
+    entry: Node | None  # in server.pbtxt
 
 
 class Watcher:
@@ -150,7 +153,7 @@ class Watcher:
     def _is_still(self, name: str, directory: Path) -> bool:
         """It is as it was when it was described; what mode poll finds for the first time may grow yet."""
         taken = self._models.taken(name)
-        return not self._is_polled if taken is None else taken == self._state(directory)
+        return not self._is_polled if not isinstance(taken, State) else taken[:2] == self._state(name, directory)[:2]
 
     def _wanted(self, is_first: bool) -> tuple[bool, set[str]]:
         """Whether every model is to be served, and those that are by name."""
@@ -194,7 +197,7 @@ class Watcher:
 
     def _load(self, name: str) -> list[Message]:
         directory = self._locate(name)
-        self._models.take(name, self._state(directory))
+        self._models.take(name, self._state(name, directory))
         description = self._read(directory, name)
         self._overridden.discard(name)
         self._directories[name] = directory
@@ -357,11 +360,13 @@ class Watcher:
         messages: list[Message] = []
         for name in self._models.restless:
             directory = found.get(name)
-            state = self._state(directory) if directory is not None else None
-            taken = self._models.taken(name)
-            is_edit = isinstance(taken, State) and state is not None and taken.files == state.files
-            if not self._models.has_settled(name, state, looks=1 if is_edit else STILL_LOOKS):
-                continue
+            state = self._state(name, directory) if directory is not None else None
+            if not self._has_settled(name, state):
+                if self._models.looks(name) != RESTLESS_LOOKS:
+                    continue
+                messages.append(Log("W", f"model '{name}' keeps changing: only its configuration is heeded"))
+                if not _is_edit(self._models.taken(name), state):
+                    continue
             if directory is not None:
                 self._directories[name] = directory
                 messages += self._describe(name)
@@ -369,8 +374,13 @@ class Watcher:
                 messages += self._drop(name)
         return sorted(messages, key=_is_of_ensemble)
 
-    def _state(self, directory: Path) -> State:
-        return State(layout.files_fingerprint(directory), self._stamps(directory))
+    def _has_settled(self, name: str, state: State | None) -> bool:
+        taken = self._models.taken(name)
+        has_same_files = isinstance(taken, State) and state is not None and taken.files == state.files
+        return self._models.has_settled(name, state, looks=1 if has_same_files else STILL_LOOKS)
+
+    def _state(self, name: str, directory: Path) -> State:
+        return State(layout.files_fingerprint(directory), self._stamps(directory), self._entries.get(name))
 
     def _stamps(self, directory: Path) -> tuple[Stamp, ...]:
         return tuple([stamp(file) for file in self._files(directory)])
@@ -394,7 +404,7 @@ class Watcher:
 
     def _describe_alone(self, name: str, is_news: bool = False) -> list[Message]:
         directory = self._directories[name]
-        self._models.take(name, self._state(directory))
+        self._models.take(name, self._state(name, directory))
         try:
             description = self._read(directory, name)
         except ConfigError as error:
@@ -423,6 +433,11 @@ class Watcher:
             return False
         self._acted_on[file] = now
         return True
+
+
+def _is_edit(taken: object, state: State | None) -> bool:
+    """The configuration has changed, whatever becomes of the files."""
+    return isinstance(taken, State) and state is not None and taken[1:] != state[1:]
 
 
 def _is_of_ensemble(message: Message) -> bool:

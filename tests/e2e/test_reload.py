@@ -185,11 +185,10 @@ def test_a_version_that_is_being_written_is_not_loaded(polled: Server) -> None:
 
 
 SCHEDULING = (
-    "dynamic_batching { max_queue_delay_microseconds: 100 }",
     "dynamic_batching { priority_levels: 2 default_priority_level: 1 default_queue_policy { max_queue_size: 9 } }",
     "response_cache { enable: true }",
     'metric_tags { key: "team" value: "tide" }',
-    'parameters { key: "tenant_key" value { string_value: "who" } }',
+    'parameters { key: "tenant_key" value { string_value: "who" } } dynamic_batching { }',
     "version_policy { latest { num_versions: 2 } }",
     "version_policy { specific { versions: [ 1 ] } }",
 )

@@ -17,7 +17,7 @@ from broker.messages import (
     RepositoryListed,
     WatchRepository,
 )
-from broker.repository import STILL_LOOKS, Watcher
+from broker.repository import RESTLESS_LOOKS, STILL_LOOKS, Watcher
 from configs import server
 from configs.server import ServerConfig
 
@@ -270,6 +270,28 @@ def test_a_version_counts_when_it_has_been_written(polled: Repository) -> None:
     (found,) = polled.watcher.look()
     assert isinstance(found, ModelDescribed)
     assert found.description["versions"] == (2,)
+
+
+def test_a_model_that_keeps_changing_is_told_once(polled: Repository) -> None:
+    found = []
+    for number in range(2 * RESTLESS_LOOKS):
+        (polled.path / "a" / "1" / "log").write_text(str(number))
+        polled.watcher.touch([polled.path / "a"])
+        found += polled.watcher.look()
+    assert found == [Log("W", "model 'a' keeps changing: only its configuration is heeded")]
+    assert polled.looks() == [("described", "a")]
+
+
+def test_an_edit_of_a_model_that_writes_into_its_directory_is_heeded_in_the_end(repository: Repository) -> None:
+    directory = repository.write("a")
+    repository.load("a")
+    repository.watcher.look()
+    (directory / "config.pbtxt").write_text(CONFIG + "max_batch_size: 2")
+    found = []
+    for number in range(RESTLESS_LOOKS + 10):
+        (directory / "1" / "log").write_text(str(number))
+        found += repository.watcher.look()
+    assert short(found) == [("log", "W"), ("described", "a")]
 
 
 def test_a_model_that_is_replaced_is_never_gone(polled: Repository) -> None:
