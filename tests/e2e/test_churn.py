@@ -40,7 +40,7 @@ class Held(NamedTuple):
 
 
 def test_models_that_come_and_go_leave_nothing_behind(new_server: Callable[..., Server]) -> None:
-    _churn(new_server, warm_up=2, cycles=6, growth=4.0)
+    _churn(new_server, warm_up=2, cycles=4, growth=4.0)
 
 
 @pytest.mark.large

@@ -14,7 +14,6 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from tests.support.clients import INVALID, NOT_FOUND, PROTOCOLS, UNAVAILABLE, Client, status_of
-from tests.support.load import Load, echo
 from tests.support.repository import (
     ECHO,
     SOURCES,
@@ -57,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Mode explicit; `started` is loaded from the start."""
     server = Server(tmp_path_factory.mktemp("explicit"), "", "--model-control-mode=explicit", "--load-model=started")
     write_echo(server.repository, "started")
-    write_echo(server.repository, "loaded_under_load")
+    write_echo(server.repository, "never_loaded")
     for protocol in PROTOCOLS:
         write_times(server.repository, f"times_{protocol}", 2)
         write_model(server.repository, f"broken_{protocol}", 'backend: "nothing"')
@@ -95,12 +94,12 @@ def refused(client: Client, call: Any, *arguments: Any, **options: Any) -> tuple
 def test_the_models_of_the_start_are_loaded_and_no_others(client: Client) -> None:
     found = index(client)
     assert found["started"] == ("READY", "")
-    assert found["loaded_under_load"] == ("", "")
+    assert found["never_loaded"] == ("", "")
     ready = client.raw.get_model_repository_index()
     assert ready
-    status, message = refused(client, client.infer, "loaded_under_load", {"IN": ONE})
+    status, message = refused(client, client.infer, "never_loaded", {"IN": ONE})
     assert status == NOT_FOUND[client.protocol]
-    assert "Request for unknown model: 'loaded_under_load' is not found" in message
+    assert "Request for unknown model: 'never_loaded' is not found" in message
 
 
 def test_load_reload_and_unload(client: Client, server: Server) -> None:
@@ -209,19 +208,6 @@ def test_unload_lets_running_requests_finish(client: Client, server: Server) -> 
     thread.join(20)
     assert [answer[0] for answer in answers] == [5]
     until(lambda: index(client)[name] == ("UNAVAILABLE", "unloaded"), 20, "it is unloaded")
-
-
-def test_reloads_under_load_fail_no_request(server: Server) -> None:
-    with Client("http", server) as client:
-        client.raw.load_model("loaded_under_load")
-        file = server.repository / "loaded_under_load" / "1" / "model.py"
-        with Load(server, [(protocol, echo("loaded_under_load")) for protocol in PROTOCOLS * 2]) as load:
-            for number in range(3):
-                file.write_bytes(file.read_bytes() + b"# %d\n" % number)
-                client.raw.load_model("loaded_under_load")
-        assert len(load.outcomes) > 50
-        assert not load.failures
-        client.raw.unload_model("loaded_under_load")
 
 
 def test_an_unknown_model_is_unloaded_without_a_word(client: Client) -> None:

@@ -109,7 +109,7 @@ def reason(client: Client, model: str) -> tuple[str, str]:
 
 
 def test_a_model_that_is_reloaded_every_second(new_server: Callable[..., Server]) -> None:
-    _reload_under_load(new_server, seconds=5)
+    _reload_under_load(new_server, seconds=4)
 
 
 @pytest.mark.large
