@@ -63,7 +63,7 @@ LOOK_SECONDS = 0.25
 STILL_LOOKS = 2
 """Files of a model, which take longer to write, count when they have been still for so many."""
 RESTLESS_LOOKS = 120
-"""After so many looks at a model that keeps changing it is said that it is waited for."""
+"""After so many looks at a model that never is still only an edit of its configuration counts."""
 BEAT_SECONDS = 1.0
 TURN_SECONDS = 0.05
 """How soon what was found leaves, and how soon the broker's death is noticed."""
