@@ -38,6 +38,7 @@ class Control:
         self._considered: dict[str, list[tuple[str, int, bool]]] = {}
         self._loading: list[tuple[str, str, int]] = []  # (model, peer, request) that wait for workers
         self._overridden: set[str] = set()  # models under a load request's configuration
+        self._suspended: dict[str, list[str]] = {}  # ensembles that were unloaded with one of their models, and these
         self.listed: tuple[str, ...] = ()  # the models in the repository
         self.errors: dict[str, str] = {}  # why some of them cannot be loaded
         self.archives = Archives()
@@ -54,8 +55,23 @@ class Control:
             return
         assert repository is not None
         self._asked_for.update(meant(name, self.listed))
+        self._suspended.pop(name, None)
         self._considered.setdefault(name, []).append((peer, wanted.request, bool(wanted.config)))
         self._out.append(Send(repository, DescribeModel(*wanted[1:])))
+        for ensemble in self._returning(name):
+            self._considered.setdefault(ensemble, []).append(("", 0, False))
+            self._out.append(Send(repository, DescribeModel(ensemble, "", {})))
+
+    def _returning(self, name: str) -> list[str]:
+        """The ensembles that were unloaded with this model, which is being loaded again, and lack no other."""
+        there = {name, *[other for other, model in self._fleet.models.items() if model.is_served]}
+        found: list[str] = []
+        while ready := [e for e, needed in self._suspended.items() if there.issuperset(needed)]:
+            for ensemble in ready:
+                del self._suspended[ensemble]
+            there.update(ready)
+            found += ready
+        return found
 
     def considered(self, message: ModelConsidered) -> None:
         """The repository process has looked into a model: it was described, or this is what is wrong."""
@@ -71,7 +87,7 @@ class Control:
             model = self._fleet.models.get(message.model)
             if model is not None and model.is_served and not is_override:
                 self._fleet.reject(message.model, message.error)
-        else:
+        elif peer:
             (self._overridden.add if is_override else self._overridden.discard)(message.model)
             self._loading.append((message.model, peer, request))
 
@@ -98,7 +114,11 @@ class Control:
             raise Rejected(_NOT_EXPLICIT, ErrorCode.UNAVAILABLE)
         models = self._fleet.models
         names = meant(wanted.model, models)
-        names += [name for name in dependents(models, names) if name not in names]
+        suspended = {name: parts(models, name) for name in dependents(models, names) if name not in names}
+        for name in names:
+            self._suspended.pop(name, None)
+        self._suspended |= suspended
+        names += suspended
         way = list(names) if wanted.unload_dependents else []
         while way:
             for part in parts(models, way.pop()):
@@ -107,7 +127,7 @@ class Control:
                     names.append(part)
                     way.append(part)
         for name in names:
-            self._asked_for.discard(name)
+            self._asked_for -= {name} - suspended.keys()
             self._overridden.discard(name)
             self._fleet.unload(name, now)
             self.archives.forget(name)
@@ -173,6 +193,9 @@ class Control:
         return name in self._considered or (model is not None and model.description is not None)
 
     def _answer(self, peer: str, request: int, code: ErrorCode, error: str) -> None:
+        """Nobody waits for what is loaded again with one of its models."""
+        if not peer:
+            return
         self.archives.loaded(peer, request, code)
         self._out.append(Send(peer, Answer(request, code, error, None)))
 

@@ -151,6 +151,31 @@ def test_ensembles_are_unloaded_with_any_of_their_models() -> None:
     assert [each.model for each in client.told if isinstance(each, ForgetModel)] == ["a", "e", "f"]
 
 
+def test_ensembles_come_back_with_the_model_that_they_were_unloaded_with() -> None:
+    client = Client("explicit", description("a"), description("b"), parts("e", "a", "b"), parts("f", "e"))
+    client.unload("a")
+    client.world.settle()
+    client.told.clear()
+    number = client.load("a")
+    assert client.told == [DescribeModel(name, "", {}) for name in ("a", "e", "f")]
+    for model in (description("a"), parts("e", "a", "b"), parts("f", "e")):
+        client.describe(model)
+    client.boot()
+    assert client.said(number) == (ErrorCode.OK, "")
+    assert set(states(client).values()) == {"READY"}
+
+
+@pytest.mark.parametrize("gone", [["a", "b"], ["a", "e"]])
+def test_ensembles_do_not_come_back_when_they_lack_another_or_were_unloaded_themselves(gone: list[str]) -> None:
+    client = Client("explicit", description("a"), description("b"), parts("e", "a", "b"), parts("f", "e"))
+    for name in gone:
+        client.unload(name)
+    client.world.settle()
+    client.told.clear()
+    client.load("a")
+    assert client.told == [DescribeModel("a", "", {})]
+
+
 def test_unload_dependents_takes_what_was_loaded_only_for_the_ensemble() -> None:
     client = Client("explicit", *[description(name) for name in "abc"])
     for name, models in (("e", "ab"), ("f", "bc"), ("g", "e")):
