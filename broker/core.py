@@ -334,7 +334,7 @@ class Core:
             return False
         if not self.config.strict_readiness:
             return True
-        return all(health.is_ready(model) for model in self.models.values())
+        return all(health.is_ready(model) or model.is_newcomer for model in self.models.values())
 
     def _health(self, question: GetServerReady) -> dict[str, Any]:
         answer = {"live": self._exit_deadline is None, "ready": self.is_ready}
@@ -379,7 +379,7 @@ class Core:
             LoadFailed: lambda peer, message, now: fleet.load_failed(instance(peer), message, now),
             Log: self._log,
             ModelDescribed: lambda peer, message, now: fleet.apply(_description(message.description), now),
-            ModelRejected: lambda peer, message, now: fleet.reject(message.model, message.error),
+            ModelRejected: self._rejected,
             ModelRemoved: lambda peer, message, now: fleet.remove(message.model, now),
             RepositoryScanned: self._scanned,
             RepositoryListed: self._listed,
@@ -510,6 +510,11 @@ class Core:
             self.fleet.log_verbose = values["log_verbose_level"]
             self._out += [Send(token, SetVerbosity(self.fleet.log_verbose)) for token in self._tokens_of("worker")]
         return dict(values)
+
+    def _rejected(self, _peer: Peer, message: ModelRejected, _now: float) -> None:
+        is_new = message.model not in self.models
+        self.fleet.reject(message.model, message.error)
+        self.models[message.model].is_newcomer |= is_new and self._is_scanned
 
     def _listed(self, _peer: Peer, message: RepositoryListed, _now: float) -> None:
         self.control.listed, self.control.errors = message.models, message.errors

@@ -73,7 +73,7 @@ class Fleet:
             return
         self._log_warnings(model, description)
         is_change = model.description is not None and model.description != description
-        model.rejected, model.description = "", description
+        model.rejected, model.description, model.is_newcomer = "", description, False
         model.failures.clear()
         model.unloaded.clear()
         self.is_changed = True

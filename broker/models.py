@@ -272,6 +272,7 @@ class Model:
     rejected: str = ""  # what is wrong with the newest configuration
     failures: dict[int, str] = field(default_factory=dict)  # versions of the newest description that did not load
     unloaded: set[int] = field(default_factory=set)  # versions that a client has unloaded
+    is_newcomer: bool = False  # found after the start, and not readable yet: nobody counts on it
     reloads: Counter[str] = field(default_factory=Counter)  # of what served, by outcome: applied, failed
 
     @property

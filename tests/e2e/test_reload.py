@@ -250,6 +250,17 @@ def test_what_editors_and_python_leave_starts_nothing(polled: Server) -> None:
     assert ".git" not in polled.log(1_000_000)
 
 
+def test_a_directory_that_is_no_model_yet_is_not_held_against_the_server(polled: Server) -> None:
+    directory = polled.repository / "unfinished"
+    with Client("http", polled) as client:
+        directory.mkdir()
+        rows = client.raw.get_model_repository_index
+        until(lambda: any(r["name"] == "unfinished" and r.get("reason") for r in rows()), 30, "it is in the index")
+        assert client.raw.is_server_ready()
+        directory.rmdir()
+        until(lambda: all(r["name"] != "unfinished" for r in rows()), 30, "it is gone")
+
+
 def test_a_model_that_is_replaced_as_a_whole_is_never_gone(polled: Server) -> None:
     draft = write_tagged(polled.directory, "whole", instances(1))
     draft.rename(polled.repository / "whole")

@@ -30,9 +30,11 @@ from tests.unit.broker.world import Process, World
 class Client:
     """A frontend that asks, the repository process, and all that is said to them."""
 
-    def __init__(self, mode: str = "explicit", *models: ModelDescription, role: str = "http") -> None:
+    def __init__(
+        self, mode: str = "explicit", *models: ModelDescription, role: str = "http", rejected: str = ""
+    ) -> None:
         self.world = World({role: 1}, model_control_mode=mode)
-        self.world.start(*models)
+        self.world.start(*models, rejected=rejected)
         self.numbers = 0
         self.answers: dict[int, Answer] = {}
         self.told: list[Message] = []  # the repository
@@ -342,8 +344,7 @@ def test_unload_of_an_unknown_model_is_no_error() -> None:
 
 
 def test_unload_forgives_a_model_whose_configuration_could_not_be_read() -> None:
-    client = Client()
-    client.world.reject("a", "config.pbtxt:1:1: nonsense")
+    client = Client(rejected="a")
     assert not client.world.core.is_ready
     client.unload("a")
     assert client.world.core.is_ready

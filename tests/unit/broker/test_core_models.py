@@ -12,12 +12,24 @@ from tests.unit.broker.world import World
 
 def test_a_model_that_never_loaded_is_forgotten_when_it_is_removed() -> None:
     world = World()
-    world.start(description("a"))
-    world.reject("b", "there is no directory 'b'")
+    world.start(description("a"), rejected="b")
     assert not world.core.is_ready
     world.remove("b")
     assert list(world.core.models) == ["a"]
     assert world.core.is_ready
+
+
+def test_a_model_that_is_half_written_when_it_is_found_is_not_held_against_the_server() -> None:
+    world = World()
+    world.start(description("a"))
+    world.reject("b", "config.pbtxt:1:1: nonsense")
+    assert world.core.is_ready
+    world.describe(description("b"))
+    assert not world.core.is_ready, "it loads"
+    world.settle()
+    assert world.core.is_ready
+    world.bury(world.workers_of("b")[0])
+    assert not world.core.is_ready, "it counts from then on"
 
 
 def test_a_rejected_edit_does_not_keep_a_model_that_is_removed() -> None:

@@ -68,8 +68,7 @@ def test_what_loads_beside_and_what_failed_to_is_told_and_takes_nothing_from_wha
 
 def test_a_model_that_cannot_be_served_says_why() -> None:
     world = World()
-    world.start()
-    world.reject("a", "config.pbtxt:1:1: nonsense")
+    world.start(rejected="a")
     found = health(world)
     assert not found["ready"]
     assert found["models"] == [{"name": "a", "ready": False, "reason": "config.pbtxt:1:1: nonsense", "versions": []}]
@@ -77,8 +76,7 @@ def test_a_model_that_cannot_be_served_says_why() -> None:
 
 def test_without_strictness_a_server_is_ready_whatever_its_models_do() -> None:
     world = World(strict_readiness=False)
-    world.start()
-    world.reject("a", "nonsense")
+    world.start(rejected="a")
     found = health(world)
     assert found["ready"]
     assert not found["models"][0]["ready"]

@@ -410,10 +410,12 @@ class World:
         if process.load is not None:
             self.load(process)
 
-    def start(self, *descriptions: ModelDescription) -> None:
-        """The whole server comes up with these models."""
+    def start(self, *descriptions: ModelDescription, rejected: str = "") -> None:
+        """The whole server comes up with these models, and one whose configuration cannot be read."""
         for process in list(self.processes.values()):
             self.boot(process)
+        if rejected:
+            self.reject(rejected, "config.pbtxt:1:1: nonsense")
         for each in descriptions:
             self.describe(each)
         self.scanned()
