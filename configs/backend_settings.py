@@ -12,8 +12,9 @@ _FORMAT = "--backend-config option format is '<backend name>,<setting>=<value>'.
 _SHM_DEFAULT = ("shm-default-byte-size", "shm-default-size")
 _SHM_GROWTH = ("shm-growth-byte-size",)
 _SHM_MAX = ("shm-max-byte-size",)
-_READ_BY_WORKERS = ("allow-soft-placement", "default-max-batch-size", "gpu-memory-fraction")
-USED = {*_SHM_DEFAULT, *_SHM_GROWTH, *_SHM_MAX, *_READ_BY_WORKERS}
+_READ_BY_WORKERS = ("allow-soft-placement", "gpu-memory-fraction")
+_DEFAULT_BATCH = "default-max-batch-size"
+USED = {*_SHM_DEFAULT, *_SHM_GROWTH, *_SHM_MAX, *_READ_BY_WORKERS, _DEFAULT_BATCH}
 
 # Triton's own keys that mean nothing in this server.
 _WITHOUT_EFFECT = {
@@ -71,6 +72,11 @@ def problems(settings: BackendSettings) -> list[str]:
             shm_sizes(settings, backend)
         except ValueError as error:
             lines.append(f"backend_config: {backend + ',' if backend else ''}{error}")
+    for backend, keys in settings.items():
+        batch = keys.get(_DEFAULT_BATCH, "0")
+        if not re.fullmatch(r"-?[0-9]{1,9}", batch):
+            shown = f"{backend},{_DEFAULT_BATCH}" if backend else _DEFAULT_BATCH
+            lines.append(f"backend_config: {shown} is '{batch}', expected a number such as 4")
     return list(dict.fromkeys(lines))
 
 

@@ -38,6 +38,10 @@ class Interface(NamedTuple):
     config: Mapping[str, Any] = MappingProxyType({})
     check: Callable[[], BackendError | None] | None = None
 
+    def max_batch_size(self, model: ModelSpec) -> int:
+        """The configured one, or what the model has completed."""
+        return int(self.config.get("max_batch_size", model.max_batch_size))
+
 
 class Execution:
     """A batch in execution: its number, and when it reached its stages; backends that gather inputs say so.

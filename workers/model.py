@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -70,7 +70,6 @@ class ModelSpec:
     def from_load(load: Load) -> "ModelSpec":
         """Read what the broker says. Raises ValueError."""
         config = json.loads(load.config)
-        sequences = config.get("sequence_batching", {})
         return ModelSpec(
             name=load.model,
             version=load.version,
@@ -79,16 +78,13 @@ class ModelSpec:
             directory=Path(load.model_directory),
             kind=load.kind.removeprefix("KIND_"),
             device_id=load.device_id,
-            config=config,
             settings=load.settings,
-            max_batch_size=int(config.get("max_batch_size", 0)),
-            inputs=tuple(_tensor(t) for t in config.get("input", ())),
-            outputs=tuple(_tensor(t) for t in config.get("output", ())),
-            batch_inputs=tuple(_batch_input(b) for b in config.get("batch_input", ())),
-            batch_outputs=dict(_batch_outputs(config)),
-            controls=tuple(_control(entry) for entry in sequences.get("control_input", ()) if entry["control"]),
-            states=tuple(_state(entry) for entry in sequences.get("state", ())),
+            **_read(config),
         )
+
+    def completed(self, found: Mapping[str, Any]) -> "ModelSpec":
+        """The model with these fields, in JSON form, in its configuration."""
+        return replace(self, **_read({**self.config, **found}))
 
     @property
     def fed(self) -> tuple[TensorSpec, ...]:
@@ -165,6 +161,21 @@ class ModelSpec:
 
 def _not_a(text: str, key: str, kind: str) -> BackendError:
     return BackendError(ErrorCode.INVALID_ARG, f"failed to convert '{text}' to {kind} (parameter '{key}')")
+
+
+def _read(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a ModelSpec that follow from its configuration."""
+    sequences = config.get("sequence_batching", {})
+    return {
+        "config": config,
+        "max_batch_size": int(config.get("max_batch_size", 0)),
+        "inputs": tuple(_tensor(t) for t in config.get("input", ())),
+        "outputs": tuple(_tensor(t) for t in config.get("output", ())),
+        "batch_inputs": tuple(_batch_input(b) for b in config.get("batch_input", ())),
+        "batch_outputs": dict(_batch_outputs(config)),
+        "controls": tuple(_control(entry) for entry in sequences.get("control_input", ()) if entry["control"]),
+        "states": tuple(_state(entry) for entry in sequences.get("state", ())),
+    }
 
 
 def _tensor(entry: dict[str, Any]) -> TensorSpec:

@@ -4,6 +4,7 @@ They stay in this process, by the slot that the sequence has here.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,6 +123,9 @@ def _read(directory: Path, name: str, size: int | None) -> bytes:
     return data[:size]
 
 
-def create(model: ModelSpec) -> States | None:
-    """The states of a model that has any. Raises BackendError."""
-    return States(model) if model.states else None
+def create(model: ModelSpec, max_batch_size: int) -> States | None:
+    """The states of a model that has any; `max_batch_size` is what the model itself may have completed.
+
+    Raises BackendError.
+    """
+    return States(replace(model, max_batch_size=max_batch_size)) if model.states else None

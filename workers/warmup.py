@@ -60,7 +60,7 @@ class _Finals:
 def samples(model: ModelSpec, interface: Interface) -> Iterator[Sample]:
     """The samples of the model's configuration that make requests. Raises BackendError, which names the sample."""
     declared = _declared(model, interface)
-    max_batch_size = int(interface.config.get("max_batch_size", model.max_batch_size))
+    max_batch_size = interface.max_batch_size(model)
     for sample in model.config.get("model_warmup", ()):
         name, batch = sample["name"], int(sample["batch_size"])
         if batch > max(1, max_batch_size):

@@ -193,9 +193,9 @@ class Worker:
             digests = json.loads(load.settings.get(DIGESTS_SETTING, "{}"))
             integrity.check(Path(load.model_directory), load.version, digests)
             model = ModelSpec.from_load(load)
-            self._states = self._streams.states = states.create(model)
             self._backend = create(model, self._host)
             interface = self._backend.load()
+            self._states = self._streams.states = states.create(model, interface.max_batch_size(model))
             for sample in warmup.samples(model, interface):
                 warmup.run(sample, self._backend, self._streams, self._connection.send)
         except BackendError as error:

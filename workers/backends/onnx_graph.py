@@ -39,6 +39,11 @@ class GraphTensor(NamedTuple):
         """The V2 datatype, "" for what the protocol cannot carry."""
         return DATATYPES.get(self.type.removeprefix("tensor(").removesuffix(")"), "")
 
+    @property
+    def io(self) -> IO:
+        """What it says of itself."""
+        return IO(self.name, self.datatype, self.dims)
+
 
 def check(
     model: ModelSpec,
@@ -47,14 +52,14 @@ def check(
     optional: frozenset[str],
 ) -> None:
     """Raise BackendError when the configuration does not fit the graph; `optional` are inputs with a default."""
-    if model.inputs:
-        expected = sum(not spec.is_optional for spec in model.fed)
-        provided = sum(name not in optional for name in inputs)
-        if expected != provided:
-            raise _refuse(
-                f"unable to load model '{model.name}', configuration expects {expected} inputs, "
-                f"model provides {provided}"
-            )
+    if not model.outputs:
+        raise _refuse(f"the configuration of model '{model.name}' has no outputs, and auto-completion is off")
+    expected = sum(not spec.is_optional for spec in model.fed)
+    provided = sum(name not in optional for name in inputs)
+    if expected != provided:
+        raise _refuse(
+            f"unable to load model '{model.name}', configuration expects {expected} inputs, model provides {provided}"
+        )
     for kind, specs, tensors in (("input", model.fed, inputs), ("output", model.all_outputs, outputs)):
         for spec in specs:
             if spec.name not in tensors:
@@ -66,22 +71,6 @@ def check(
                     "for it and max_batch_size is 0"
                 )
             _check_tensor(model, kind, spec, tensors[spec.name])
-
-
-def declared(model: ModelSpec, tensors: Sequence[GraphTensor]) -> tuple[IO, ...]:
-    """What the graph itself says of inputs or outputs that the configuration leaves out. Raises BackendError."""
-    found = []
-    for tensor in tensors:
-        if not tensor.datatype:
-            raise _unsupported(model, tensor, tensor.type)
-        if model.max_batch_size and not can_batch(tensor):
-            raise _refuse(
-                f"autofill failed for model '{model.name}': model does not support batching while non-zero "
-                "max_batch_size is specified"
-            )
-        dims = tensor.dims[1:] if model.max_batch_size else tensor.dims
-        found.append(IO(tensor.name, tensor.datatype, dims or (1,)))
-    return tuple(found)
 
 
 def can_batch(tensor: GraphTensor) -> bool:

@@ -12,8 +12,9 @@ from broker.messages import ErrorCode, Item
 from shm.ref import TensorRef
 from workers import layout
 from workers.backend import Execution, Host, Interface
-from workers.backends.onnx_graph import GraphTensor, check, declared
-from workers.batching import Array, Computed, execute_apart, execute_together
+from workers.backends.onnx_graph import GraphTensor, check
+from workers.batching import PLAIN, Array, Computed, execute_apart, execute_together
+from workers.completion import complete, declared
 from workers.errors import BackendError
 from workers.model import ModelSpec
 from workers.outcome import Outcome
@@ -23,6 +24,7 @@ _BFLOAT16 = 16
 _LEVELS = {0: "ORT_ENABLE_ALL", -1: "ORT_ENABLE_BASIC", 1: "ORT_ENABLE_EXTENDED", 2: "ORT_DISABLE_ALL"}
 _ERROR = re.compile(r"\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)", re.DOTALL)
 _FAIL = 1
+_TORN = "Protobuf parsing failed."
 
 
 class OnnxRuntimeBackend:
@@ -37,8 +39,8 @@ class OnnxRuntimeBackend:
         self._outputs: list[GraphTensor] = []
         self._declared_dims: dict[str, tuple[int, ...]] = {}
         self._has_bfloat16 = False
-        self._joiner = layout.joiner(model)
-        self._ragged = {spec.name for spec in model.inputs if spec.is_ragged}
+        self._joiner = PLAIN
+        self._ragged: set[str] = set()
 
     # ------------------------------------------------------------------------------------------- load
 
@@ -53,20 +55,24 @@ class OnnxRuntimeBackend:
         except BackendError:
             raise
         except Exception as error:  # whatever a broken file makes of the loader
-            raise BackendError(ErrorCode.INTERNAL, f"failed to load '{path}': {_describe(error)}") from error
+            text = f"failed to load '{path}': {_describe(error)}"
+            if str(error).endswith(_TORN):
+                text += f" {path.name} is no ONNX model, or a part of one: it has {path.stat().st_size} bytes"
+            raise BackendError(ErrorCode.INTERNAL, text) from error
         required = [_graph_tensor(argument) for argument in self._session.get_inputs()]
         optional = [_graph_tensor(argument) for argument in self._session.get_overridable_initializers()]
         outputs = [_graph_tensor(argument) for argument in self._session.get_outputs()]
         self._inputs_by_name = {tensor.name: tensor for tensor in [*required, *optional]}
+        self._declared_dims = {spec.name: spec.dims for spec in model.all_outputs}
+        found = complete(model, [tensor.io for tensor in required], [tensor.io for tensor in outputs])
+        self._model = model = model.completed(found)
         by_name = {tensor.name: tensor for tensor in outputs}
         check(model, self._inputs_by_name, by_name, frozenset(tensor.name for tensor in optional))
-        self._outputs = [by_name[spec.name] for spec in model.all_outputs] if model.outputs else outputs
-        self._declared_dims = {spec.name: spec.dims for spec in model.all_outputs}
+        self._outputs = [by_name[spec.name] for spec in model.all_outputs]
         self._has_bfloat16 = any(tensor.datatype == "BF16" for tensor in [*required, *optional, *self._outputs])
-        return Interface(
-            () if model.inputs else declared(model, [tensor for tensor in required if tensor.name not in model.hidden]),
-            () if model.outputs else declared(model, [tensor for tensor in outputs if tensor.name not in model.hidden]),
-        )
+        self._joiner = layout.joiner(model)
+        self._ragged = {spec.name for spec in model.inputs if spec.is_ragged}
+        return Interface(declared(found, "input"), declared(found, "output"), found)
 
     def unload(self) -> None:
         """The process ends, and with it everything."""

@@ -342,6 +342,7 @@ def test_a_backends_own_settings_win_over_those_for_all_and_flags_over_the_file(
             "python,shm-max-byte-size=1048576",
             "shm-max-byte-size (1048576) is less than shm-default-byte-size (67108864)",
         ),
+        ("onnxruntime,default-max-batch-size=all", "onnxruntime,default-max-batch-size is 'all', expected a number"),
     ],
 )
 def test_sizes_that_make_no_sense_name_key_and_value(repository: Path, setting: str, expected: str) -> None:

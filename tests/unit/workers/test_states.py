@@ -26,7 +26,8 @@ def config(state: dict[str, Any], max_batch_size: int = 4, **more: Any) -> dict[
 
 
 def states(directory: Path, state: dict[str, Any] | None = None, **more: Any) -> States:
-    made = create(spec(directory, config(state or {}, **more)))
+    model = spec(directory, config(state or {}, **more))
+    made = create(model, model.max_batch_size)
     assert made is not None
     return made
 
@@ -46,7 +47,7 @@ def answer(*values: int, name: str = "after", datatype: str = "INT32") -> Respon
 
 
 def test_a_model_without_states_has_none(tmp_path: Path) -> None:
-    assert create(spec(tmp_path, {"max_batch_size": 1})) is None
+    assert create(spec(tmp_path, {"max_batch_size": 1}), 1) is None
 
 
 def test_a_state_goes_from_request_to_request_of_its_slot(tmp_path: Path) -> None:
