@@ -12,9 +12,10 @@ _FORMAT = "--backend-config option format is '<backend name>,<setting>=<value>'.
 _SHM_DEFAULT = ("shm-default-byte-size", "shm-default-size")
 _SHM_GROWTH = ("shm-growth-byte-size",)
 _SHM_MAX = ("shm-max-byte-size",)
-_READ_BY_WORKERS = ("allow-soft-placement", "gpu-memory-fraction")
 _DEFAULT_BATCH = "default-max-batch-size"
-USED = {*_SHM_DEFAULT, *_SHM_GROWTH, *_SHM_MAX, *_READ_BY_WORKERS, _DEFAULT_BATCH}
+_THREADS = ("intra_op_thread_count", "inter_op_thread_count")
+_READ_BY_WORKERS = ("allow-soft-placement", "enable-global-threadpool", "gpu-memory-fraction")
+USED = {*_SHM_DEFAULT, *_SHM_GROWTH, *_SHM_MAX, *_READ_BY_WORKERS, _DEFAULT_BATCH, *_THREADS}
 
 # Triton's own keys that mean nothing in this server.
 _WITHOUT_EFFECT = {
@@ -22,11 +23,8 @@ _WITHOUT_EFFECT = {
     "auto-complete-config",
     "backend-directory",
     "coalesce-request-input",
-    "enable-global-threadpool",
     "enable-memory-tracker",
     "execution-policy",
-    "inter_op_thread_count",
-    "intra_op_thread_count",
     "min-compute-capability",
     "plugins",
     "release_after_unload",
@@ -73,10 +71,10 @@ def problems(settings: BackendSettings) -> list[str]:
         except ValueError as error:
             lines.append(f"backend_config: {backend + ',' if backend else ''}{error}")
     for backend, keys in settings.items():
-        batch = keys.get(_DEFAULT_BATCH, "0")
-        if not re.fullmatch(r"-?[0-9]{1,9}", batch):
-            shown = f"{backend},{_DEFAULT_BATCH}" if backend else _DEFAULT_BATCH
-            lines.append(f"backend_config: {shown} is '{batch}', expected a number such as 4")
+        for key in (_DEFAULT_BATCH, *_THREADS):
+            if not re.fullmatch(r"-?[0-9]{1,9}", keys.get(key, "0")):
+                shown = f"{backend},{key}" if backend else key
+                lines.append(f"backend_config: {shown} is '{keys[key]}', expected a number such as 4")
     return list(dict.fromkeys(lines))
 
 

@@ -70,6 +70,7 @@ def _describe(directory: Path, name: str, config: Node, server: ServerConfig, gp
     kind = _kind(config, name, versions)
     target = instances.Target(name, kind.platform, kind.backend, gpus)
     problems = [*validate.problems(config, name), *_file_problems(config, directory, kind)]
+    problems += [what.refusal(name) for what in unbuilt.refused_of(config, kind.backend)]
     problems += [*warmup.problems(config, directory), *cache.problems(config, name)]
     groups = _groups(config, target, problems) if kind.platform != ensemble.PLATFORM else []
     if any(group["kind"] == "KIND_GPU" for group in groups):
@@ -97,7 +98,7 @@ def _describe(directory: Path, name: str, config: Node, server: ServerConfig, gp
         config=form,
         fingerprint=_fingerprint(form, directory, runs_in),
         version_fingerprints={version: layout.fingerprint(versions[version]) for version in selected},
-        warnings=tuple(map(one_line, (*warnings, *(what.hint(name) for what in unbuilt.hints(config))))),
+        warnings=tuple(map(one_line, (*warnings, *(what.hint(name) for what in unbuilt.hints(config, kind.backend))))),
         batch_key=parameters.get(policy.BATCH_KEY, ""),
         tenants=policy.tenants(parameters),
         steps=ensemble.steps(form),

@@ -25,8 +25,10 @@ class Unbuilt(NamedTuple):
         return f"{self.position}: '{self.field}' of model '{model}' has no effect here"
 
 
-_REFUSED = ("model_operations",)
+_REFUSED_BUT_OF = {"model_operations": ("onnxruntime",)}
 _HINTS = ("optimization",)
+_OPTIMIZED = {"onnxruntime": ("graph", "execution_accelerators")}
+"""The fields of `optimization` that count for a backend."""
 _HINTS_OF_ENSEMBLES = ("max_inflight_requests",)
 _REFUSED_OF_GROUPS = ("passive", "secondary_devices")
 _HINTS_OF_GROUPS = ("host_policy",)
@@ -34,11 +36,15 @@ _HINTS_OF_GROUPS = ("host_policy",)
 
 def refused(config: Node) -> Iterator[Unbuilt]:
     """What has to be refused in a ModelConfig."""
-    yield from _set(config, _REFUSED)
     if config.get("runtime") not in ("", f"libtriton_{config.get('backend')}.so"):
         yield Unbuilt(config.at("runtime"), "runtime")
     for group in config.get("instance_group"):
         yield from _set(group, _REFUSED_OF_GROUPS)
+
+
+def refused_of(config: Node, backend: str) -> Iterator[Unbuilt]:
+    """What has to be refused as well in a model of this backend."""
+    yield from _set(config, [name for name, backends in _REFUSED_BUT_OF.items() if backend not in backends])
 
 
 def refused_on_gpu(config: Node) -> Iterator[Unbuilt]:
@@ -46,9 +52,13 @@ def refused_on_gpu(config: Node) -> Iterator[Unbuilt]:
     yield from _set(config, ("cc_model_filenames",))
 
 
-def hints(config: Node) -> Iterator[Unbuilt]:
+def hints(config: Node, backend: str) -> Iterator[Unbuilt]:
     """What a ModelConfig says that changes no answer, and is ignored."""
-    yield from _set(config, _HINTS)
+    optimization: Node | None = config.get("optimization")
+    if optimization is not None and backend in _OPTIMIZED:
+        yield from _set(optimization, [name for name in optimization.fields if name not in _OPTIMIZED[backend]])
+    else:
+        yield from _set(config, _HINTS)
     scheduling: Node | None = config.get("ensemble_scheduling")
     if scheduling is not None:
         yield from _set(scheduling, _HINTS_OF_ENSEMBLES)

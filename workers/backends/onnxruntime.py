@@ -1,7 +1,6 @@
 """The ONNX Runtime backend: `model.onnx`, a file or a directory that holds one."""
 
 import ctypes
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from shm.ref import TensorRef
 from workers import layout
 from workers.backend import Execution, Host, Interface
 from workers.backends.onnx_graph import GraphTensor, check
+from workers.backends.onnx_session import describe, open_session
 from workers.batching import PLAIN, Array, Computed, execute_apart, execute_together
 from workers.completion import complete, declared
 from workers.errors import BackendError
@@ -21,10 +21,6 @@ from workers.outcome import Outcome
 
 _BFLOAT16 = 16
 """ONNX's number of the type that numpy lacks; such tensors go in and out as bits."""
-_LEVELS = {0: "ORT_ENABLE_ALL", -1: "ORT_ENABLE_BASIC", 1: "ORT_ENABLE_EXTENDED", 2: "ORT_DISABLE_ALL"}
-_ERROR = re.compile(r"\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)", re.DOTALL)
-_FAIL = 1
-_TORN = "Protobuf parsing failed."
 
 
 class OnnxRuntimeBackend:
@@ -35,6 +31,7 @@ class OnnxRuntimeBackend:
         self._model = model
         self._inputs = host.inputs
         self._session: Any = None
+        self._run_options: Any = None
         self._inputs_by_name: dict[str, GraphTensor] = {}
         self._outputs: list[GraphTensor] = []
         self._declared_dims: dict[str, tuple[int, ...]] = {}
@@ -47,18 +44,7 @@ class OnnxRuntimeBackend:
     def load(self) -> Interface:
         """Make the session and check the configuration against its graph."""
         model = self._model
-        path = model.file("model.onnx")
-        if path.is_dir():
-            path = path / "model.onnx"
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), self._options(), providers=self._providers())
-        except BackendError:
-            raise
-        except Exception as error:  # whatever a broken file makes of the loader
-            text = f"failed to load '{path}': {_describe(error)}"
-            if str(error).endswith(_TORN):
-                text += f" {path.name} is no ONNX model, or a part of one: it has {path.stat().st_size} bytes"
-            raise BackendError(ErrorCode.INTERNAL, text) from error
+        self._session, self._run_options = open_session(model, model.threads)
         required = [_graph_tensor(argument) for argument in self._session.get_inputs()]
         optional = [_graph_tensor(argument) for argument in self._session.get_overridable_initializers()]
         outputs = [_graph_tensor(argument) for argument in self._session.get_outputs()]
@@ -76,39 +62,6 @@ class OnnxRuntimeBackend:
 
     def unload(self) -> None:
         """The process ends, and with it everything."""
-
-    def _options(self) -> Any:
-        model = self._model
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = max(0, model.integer("intra_op_thread_count")) or model.threads
-        options.inter_op_num_threads = max(0, model.integer("inter_op_thread_count"))
-        if model.integer("execution_mode"):
-            options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
-        options.enable_cpu_mem_arena = model.flag("enable_mem_arena", True)
-        options.enable_mem_pattern = model.flag("enable_mem_pattern", True)
-        key = "session.use_device_allocator_for_initializers"
-        if model.parameter(key):
-            options.add_session_config_entry(key, model.parameter(key))
-        level = int(model.config.get("optimization", {}).get("graph", {}).get("level", 0))
-        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS.get(level, _LEVELS[0]))
-        return options
-
-    def _providers(self) -> list[Any]:
-        model = self._model
-        if model.kind == "CPU":
-            return ["CPUExecutionProvider"]
-        if model.kind != "GPU":
-            raise BackendError(
-                ErrorCode.INVALID_ARG,
-                f"instance '{model.instance}' of model '{model.name}' must be KIND_CPU or KIND_GPU",
-            )
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise BackendError(
-                ErrorCode.UNAVAILABLE,
-                f"instance '{model.instance}' has kind KIND_GPU, but this ONNX Runtime has no CUDA: "
-                "pip install 'tidepool[gpu]' in place of onnxruntime",
-            )
-        return [("CUDAExecutionProvider", {"device_id": 0}), "CPUExecutionProvider"]
 
     # ------------------------------------------------------------------------------------------- execute
 
@@ -128,15 +81,19 @@ class OnnxRuntimeBackend:
     def _run(self, arrays: dict[str, Array]) -> list[Computed]:
         names = [tensor.name for tensor in self._outputs]
         try:
-            results = self._run_bits(names, arrays) if self._has_bfloat16 else self._session.run(names, arrays)
+            results = (
+                self._run_bits(names, arrays)
+                if self._has_bfloat16
+                else self._session.run(names, arrays, self._run_options)
+            )
         except Exception as error:  # code that we did not write
-            raise BackendError(ErrorCode.INTERNAL, _describe(error)) from error
+            raise BackendError(ErrorCode.INTERNAL, describe(error)) from error
         return [self._computed(tensor, result) for tensor, result in zip(self._outputs, results, strict=True)]
 
     def _run_bits(self, names: list[str], arrays: dict[str, Array]) -> list[Array]:
         """With values that carry their ONNX type, which numpy arrays cannot."""
         values = {name: self._value(name, array) for name, array in arrays.items()}
-        return [_to_array(value) for value in self._session.run_with_ort_values(names, values)]
+        return [_to_array(value) for value in self._session.run_with_ort_values(names, values, self._run_options)]
 
     def _value(self, name: str, array: Array) -> Any:
         if self._inputs_by_name[name].datatype == "BF16":
@@ -167,9 +124,3 @@ def _to_array(value: Any) -> Array:
     size = int(np.prod(shape))
     bits = (ctypes.c_uint16 * size).from_address(value.data_ptr()) if size else ()
     return np.array(bits, dtype=np.uint16).reshape(shape)
-
-
-def _describe(error: Exception) -> str:
-    match = _ERROR.match(str(error))
-    code, text = match.groups() if match else (_FAIL, str(error))
-    return f"onnx runtime error {code}: {text}"

@@ -433,6 +433,13 @@ def test_hints_are_warned_about(described: Describe, text: str) -> None:
     assert line.split("'")[1] in text
 
 
+def test_what_onnx_runtime_uses_of_optimization_is_no_hint(described: Describe) -> None:
+    used = "graph { level: 1 } execution_accelerators { cpu_execution_accelerator { name: 'openvino' } }"
+    assert described(f'backend: "onnxruntime" optimization {{ {used} }}').warnings == ()
+    (line,) = described(f'backend: "onnxruntime" optimization {{ priority: PRIORITY_MAX {used} }}').warnings
+    assert line.endswith("'priority' of model 'm' has no effect here")
+
+
 # --- versions
 
 

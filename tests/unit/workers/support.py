@@ -21,11 +21,10 @@ from workers.outcome import Outcome, Response
 def spec(
     directory: Path, config: dict[str, Any], backend: str = "", kind: str = "KIND_CPU", **settings: str
 ) -> ModelSpec:
-    """Version 1 of a model named `m`; `settings` of its backend, with `_` for `-`."""
+    """Version 1 of a model named `m`, and `settings` of its backend."""
     text = json.dumps({"name": "m", **config})
-    given = {key.replace("_", "-"): value for key, value in settings.items()}
     return ModelSpec.from_load(
-        Load("m", 1, "m_0_0", backend, str(directory), kind, 0, text, given, (1 << 20, 1 << 20, 0), 0)
+        Load("m", 1, "m_0_0", backend, str(directory), kind, 0, text, settings, (1 << 20, 1 << 20, 0), 0)
     )
 
 

@@ -41,10 +41,10 @@ def test_a_model_without_a_configuration() -> None:
     [
         ({"max_batch_size": 16}, {}, {"dynamic_batching": {}}),
         ({"max_batch_size": 1}, {}, {}),
-        ({}, {"default_max_batch_size": "9"}, {"max_batch_size": 9, "dynamic_batching": {}}),
-        ({}, {"default_max_batch_size": "1"}, {"max_batch_size": 1}),
-        ({}, {"default_max_batch_size": "0"}, {}),
-        ({}, {"default_max_batch_size": "-3"}, {}),
+        ({}, {"default-max-batch-size": "9"}, {"max_batch_size": 9, "dynamic_batching": {}}),
+        ({}, {"default-max-batch-size": "1"}, {"max_batch_size": 1}),
+        ({}, {"default-max-batch-size": "0"}, {}),
+        ({}, {"default-max-batch-size": "-3"}, {}),
         ({"sequence_batching": {}}, {}, {"max_batch_size": 4}),
         ({"dynamic_batching": {"preferred_batch_size": [2]}}, {}, {"max_batch_size": 4}),
     ],
@@ -56,7 +56,7 @@ def test_batching(config: dict[str, Any], settings: dict[str, str], batching: di
 
 @pytest.mark.parametrize(
     ("config", "settings"),
-    [(DECLARED, {}), ({**DECLARED, "input": [], "batch_input": [{}]}, {}), ({}, {"auto_complete_config": "false"})],
+    [(DECLARED, {}), ({**DECLARED, "input": [], "batch_input": [{}]}, {}), ({}, {"auto-complete-config": "false"})],
 )
 def test_what_is_complete_or_unwanted_stays_as_it_is(
     config: dict[str, Any], settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
@@ -87,7 +87,7 @@ def test_controls_of_sequences_count_for_batching_but_are_not_declared() -> None
 
 def test_a_default_that_is_no_number() -> None:
     with pytest.raises(BackendError, match="--backend-config=onnxruntime,default-max-batch-size=N"):
-        completed({}, X, default_max_batch_size="many")
+        completed({}, X, **{"default-max-batch-size": "many"})
 
 
 DIMS = st.lists(st.sampled_from([-1, 1, 5]), max_size=3).map(tuple)
@@ -97,7 +97,7 @@ DIMS = st.lists(st.sampled_from([-1, 1, 5]), max_size=3).map(tuple)
 def test_declared_tensors_have_the_files_rank(inputs: list[Any], outputs: list[Any], size: int) -> None:
     """With the batch's dimension and the reshape of scalars, what is declared is what the file has."""
     ins, outs = [[IO(f"{n}", "FP32", dims) for n, dims in enumerate(all_dims)] for all_dims in (inputs, outputs)]
-    found = completed({}, *ins, outputs=tuple(outs), default_max_batch_size=str(size))
+    found = completed({}, *ins, outputs=tuple(outs), **{"default-max-batch-size": str(size)})
     lead = (-1,) if found.get("max_batch_size") else ()
     for key, ios in (("input", ins), ("output", outs)):
         shapes = [tuple(entry.get("reshape", {}).get("shape", entry["dims"])) for entry in found[key]]

@@ -1,5 +1,6 @@
 """The ONNX Runtime backend on graphs made here."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -199,26 +200,29 @@ def test_configurations_that_do_not_fit(tmp_path: Path, made: Any, config: dict[
     assert refusal(tmp_path, made, config) == message
 
 
-def test_settings(tmp_path: Path) -> None:
+def test_settings_reach_the_session(tmp_path: Path) -> None:
     texts = {
         "intra_op_thread_count": "1",
         "inter_op_thread_count": "2",
         "execution_mode": "1",
         "enable_mem_arena": "0",
         "enable_mem_pattern": "0",
-        "session.use_device_allocator_for_initializers": "1",
+        "session.disable_prepacking": "1",
+        "memory.enable_memory_arena_shrinkage": "cpu:0",
     }
     config = {
         "parameters": {key: {"string_value": value} for key, value in texts.items()},
         "optimization": {"graph": {"level": -1}},
     }
-    options = OnnxRuntimeBackend(spec(tmp_path, config), host())._options()
+    backend, _ = load(tmp_path, graph("Neg"), {**config, "parameters": {**config["parameters"]}})
+    options = backend._session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 2)
     assert options.execution_mode.name == "ORT_PARALLEL"
     assert not options.enable_cpu_mem_arena
     assert not options.enable_mem_pattern
     assert options.graph_optimization_level.name == "ORT_ENABLE_BASIC"
-    assert options.get_session_config_entry("session.use_device_allocator_for_initializers") == "1"
+    assert options.get_session_config_entry("session.disable_prepacking") == "1"
+    assert backend._run_options.get_run_config_entry("memory.enable_memory_arena_shrinkage") == "cpu:0"
 
 
 def test_kinds(tmp_path: Path) -> None:
@@ -236,6 +240,44 @@ def test_broken_files(tmp_path: Path, content: bytes | None) -> None:
     backend = OnnxRuntimeBackend(spec(tmp_path, {}), host())
     with pytest.raises(BackendError, match=f"failed to load '{path}': onnx runtime error "):
         backend.load()
+
+
+# ------------------------------------------------------------------------------------------- operators of one's own
+
+
+def upper() -> Any:
+    """`y` is `x` in capitals, by an operator that ONNX Runtime does not have."""
+    node = helper.make_node("StringUpper", ["x"], ["y"], domain="ai.onnx.contrib")
+    texts = [helper.make_tensor_value_info(name, TensorProto.STRING, ("n", 1)) for name in ("x", "y")]
+    return model(helper.make_graph([node], "g", texts[:1], texts[1:]), "ai.onnx.contrib")
+
+
+def operators(*names: str | Path) -> dict[str, Any]:
+    return {"model_operations": {"op_library_filename": [str(name) for name in names]}}
+
+
+def test_a_library_of_operators(tmp_path: Path) -> None:
+    path = Path(pytest.importorskip("onnxruntime_extensions").get_library_path())
+    with pytest.raises(BackendError, match=r"ai\.onnx\.contrib"):
+        load(tmp_path, upper(), {})
+    for name, place in ((path, path), ("libours.so", tmp_path / "libours.so"), ("own.so", tmp_path / "1" / "own.so")):
+        if place != path:
+            shutil.copyfile(path, place)
+        backend, _ = load(tmp_path, upper(), operators(name))
+        sent = np.array([[b"abc"], ["dé".encode()]], dtype=np.object_)
+        assert arrays(run(backend, request(x=sent))[0])["y"].tolist() == [[b"ABC"], ["Dé".encode()]]
+
+
+def test_libraries_that_cannot_be_loaded(tmp_path: Path) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "outside.so").touch()
+    (tmp_path / "m" / "empty.so").touch()
+    for name in ("../outside.so", "missing.so", str(tmp_path / "missing.so")):
+        assert f"op_library_filename '{name}' of model 'm' is not there" in refusal(
+            tmp_path / "m", upper(), operators(name)
+        )
+    with pytest.raises(BackendError, match=f"failed to load operators from '{tmp_path}/m/empty.so': .*too short"):
+        load(tmp_path / "m", upper(), operators("empty.so"))
 
 
 # ------------------------------------------------------------------------------------------- ragged batches

@@ -1,0 +1,92 @@
+"""An ONNX Runtime session out of a model's files, as `onnx_options` plans it."""
+
+import re
+from pathlib import Path, PurePath
+from typing import Any
+
+import onnxruntime
+
+from broker.messages import ErrorCode
+from workers.backends.onnx_options import Plan, check_providers, plan
+from workers.errors import BackendError
+from workers.model import ModelSpec
+
+_ERROR = re.compile(r"\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)", re.DOTALL)
+_FAIL = 1
+_TORN = "Protobuf parsing failed."
+
+
+def open_session(model: ModelSpec, threads: int) -> tuple[Any, Any]:
+    """The session of a model, and the options of its runs (None: the defaults). Raises BackendError."""
+    planned = plan(model, threads, onnxruntime.get_available_providers())
+    path = model.file("model.onnx")
+    if path.is_dir():
+        path = path / "model.onnx"
+    made = options(planned)
+    for name in planned.libraries:
+        _register(made, library(model, name))
+    try:
+        session = onnxruntime.InferenceSession(str(path), made, providers=planned.providers)
+    except Exception as error:  # whatever a broken file makes of the loader
+        text = f"failed to load '{path}': {describe(error)}"
+        if str(error).endswith(_TORN):
+            text += f" {path.name} is no ONNX model, or a part of one: it has {path.stat().st_size} bytes"
+        raise BackendError(ErrorCode.INTERNAL, text) from error
+    check_providers(model, planned.providers, session.get_providers())
+    return session, _run_options(planned)
+
+
+def options(planned: Plan) -> Any:
+    """ONNX Runtime's SessionOptions."""
+    made = onnxruntime.SessionOptions()
+    made.intra_op_num_threads = planned.intra_op_threads
+    made.inter_op_num_threads = planned.inter_op_threads
+    if planned.is_parallel:
+        made.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    made.enable_cpu_mem_arena = planned.has_arena
+    made.enable_mem_pattern = planned.has_pattern
+    made.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, planned.level)
+    for key, value in planned.entries.items():
+        made.add_session_config_entry(key, value)
+    return made
+
+
+def library(model: ModelSpec, name: str) -> Path:
+    """A library of operators, with an absolute path or in the version's or model's directory. Raises BackendError."""
+    if PurePath(name).is_absolute():
+        places = [Path(name)]
+    else:
+        root = model.directory.resolve()
+        places = [(directory / name).resolve() for directory in (model.version_directory, model.directory)]
+        places = [place for place in places if place.is_relative_to(root)]
+    for place in places:
+        if place.is_file():
+            return place
+    raise BackendError(
+        ErrorCode.INVALID_ARG,
+        f"op_library_filename '{name}' of model '{model.name}' is not there: give an absolute path, or one in "
+        f"'{model.version_directory}' or '{model.directory}'",
+    )
+
+
+def describe(error: Exception) -> str:
+    """ONNX Runtime's error as Triton words it."""
+    match = _ERROR.match(str(error))
+    code, text = match.groups() if match else (_FAIL, str(error))
+    return f"onnx runtime error {code}: {text}"
+
+
+def _register(made: Any, path: Path) -> None:
+    try:
+        made.register_custom_ops_library(str(path))
+    except Exception as error:  # the library's own code runs
+        raise BackendError(ErrorCode.INTERNAL, f"failed to load operators from '{path}': {describe(error)}") from error
+
+
+def _run_options(planned: Plan) -> Any:
+    if not planned.run_entries:
+        return None
+    made = onnxruntime.RunOptions()
+    for key, value in planned.run_entries.items():
+        made.add_run_config_entry(key, value)
+    return made
