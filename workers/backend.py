@@ -18,6 +18,10 @@ Log: TypeAlias = Callable[[str, str], None]
 """Takes a level (one of `IWEV`) and a line for the server's log."""
 
 
+Room: TypeAlias = Callable[[Item, str, int], memoryview | None]
+"""Takes a request that is executed alone, the name of an output and its size in bytes: where to write it, or None."""
+
+
 class IO(NamedTuple):
     """An input or output that the configuration does not declare; datatype "" is any, dims None are unchecked."""
 
@@ -67,12 +71,14 @@ class Execution:
 
 
 class Host(NamedTuple):
-    """What a worker has for its backend. `streams` and `calls` are for models that answer by themselves, or ask."""
+    """What a worker has for its backend. `streams` and `calls` are for models that answer by themselves, or ask; `room`
+    is for backends that can be told where to write."""
 
     inputs: Inputs
     log: Log
     streams: Streams
     calls: Calls
+    room: Room
 
 
 class Backend(Protocol):

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+import numpy as np
+
 from broker.child import Place
 from broker.messages import (
     COMPLETE,
@@ -19,7 +21,7 @@ from broker.messages import (
     Result,
     Target,
 )
-from shm.arena import Arena, ArenaFull, ArenaSettings, Block
+from shm.arena import Arena, ArenaFull, ArenaSettings, Block, Buffer
 from shm.ref import TensorRef
 from shm.region import name_for
 from workers.client_memory import ClientMemory
@@ -39,6 +41,7 @@ class Outputs:
         self.names = map(partial(name_for, place.server, place.token), itertools.count())
         self._declared: frozenset[str] = frozenset()
         self._gone = {NOBODY}  # readers that are dead, and those that never were
+        self._rooms: dict[int, Block] = {}  # lent by `room`, by address
         self._lock = threading.Lock()
 
     def open(self, load: Load) -> None:
@@ -65,6 +68,9 @@ class Outputs:
 
     def result(self, item: Item, outcome: Outcome, part: int = COMPLETE) -> Result:
         """Put a response's outputs where its client can read them. What fails becomes the request's error."""
+        if self._rooms and isinstance(outcome, BackendError):
+            with self._lock:
+                self._vacate()
         if isinstance(outcome, MalformedInput):
             return Result(outcome.code, outcome.of(self._model, item.request_id), (), {})
         if isinstance(outcome, BackendError):
@@ -77,6 +83,24 @@ class Outputs:
         except BackendError as error:
             return Result(error.code, str(error), (), {})
         return Result(ErrorCode.OK, "", refs, outcome.parameters, part)
+
+    def room(self, item: Item, name: str, byte_size: int) -> memoryview | None:
+        """Where an output of a request that is executed alone can be written, to be found there by `result`.
+
+        None for what the request does not ask for, or wants elsewhere.
+        """
+        if name not in (item.outputs or self._declared) or any(target.output == name for target in item.targets):
+            return None
+        with self._lock:
+            if self._arena is None or item.reader in self._gone:
+                return None
+            try:
+                block = self._arena.allocate(byte_size)
+            except ArenaFull:
+                return None  # `result` says so
+            view = block.view(0, byte_size)
+            self._rooms[_address(view)] = block
+        return view
 
     def requested(self, item: Item, response: Response) -> list[Output]:
         """The outputs that a request asks for, of those that the model has."""
@@ -132,18 +156,39 @@ class Outputs:
         blocks: list[Block] = []
         with self._lock:
             if item.reader in self._gone:
+                self._vacate()
                 return ()
             try:
                 for output in outputs:
                     if output.name in targets:
                         refs.append(self._deliver(output, targets[output.name]))
+                    elif self._rooms and _address(output.data) in self._rooms:
+                        refs.append(self._taken(output, blocks, item.reader))
                     else:
                         refs.append(self._arena.place(*output, blocks, item.reader))
             except (ArenaFull, BackendError):
                 for block in blocks:
                     block.release()
                 raise
+            finally:
+                if self._rooms:
+                    self._vacate()
         return tuple(refs)
+
+    def _taken(self, output: Output, blocks: list[Block], reader: str) -> TensorRef:
+        """The reference of an output that has been written where it is to be read."""
+        assert self._arena is not None
+        block = self._rooms.pop(_address(output.data))
+        blocks.append(block)
+        if reader:
+            self._arena.pass_on(block.region.name, block.slot, block.generation, reader)
+        return block.ref(output.name, output.datatype, output.shape, 0, len(output.data))
+
+    def _vacate(self) -> None:
+        """What was lent and not used is free again."""
+        for block in self._rooms.values():
+            block.release()
+        self._rooms.clear()
 
     def _deliver(self, output: Output, target: Target) -> TensorRef:
         """Write an output into memory that its client has registered. Raises BackendError."""
@@ -157,3 +202,11 @@ class Outputs:
             )
         self._client_memory.write(target.region, target.offset, data)
         return TensorRef(name, datatype, shape, size, None, target.region, target.offset)
+
+
+def _address(data: Buffer) -> int:
+    """Where bytes lie in this process; 0 for none."""
+    if not len(data):
+        return 0
+    address: int = np.frombuffer(data, np.uint8).__array_interface__["data"][0]
+    return address

@@ -96,7 +96,7 @@ class Worker:
         self._tracer = Tracer(inputs, self._connection.send)
         self._streams = Streams(self._connection, self._outputs, self._tracer)
         self._calls = Calls(self._connection, self._outputs, self._regions)
-        self._host = Host(inputs, self._log, self._streams, self._calls)
+        self._host = Host(inputs, self._log, self._streams, self._calls, self._outputs.room)
         self._backend: Backend | None = None
         self._states: states.States | None = None
         self._check: Callable[[], BackendError | None] | None = None

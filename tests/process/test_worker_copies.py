@@ -1,7 +1,6 @@
 """How often payload bytes are copied in our own code: on their way to a model, and on their way back."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -45,25 +44,38 @@ def test_a_step_reads_what_another_worker_has_made(tmp_path: Path, counted: dict
         assert counted == {"arena": 2 * SIZE}
 
 
-def test_onnxruntime(tmp_path: Path, counted: dict[str, int]) -> None:
+def write_onnx(directory: Path, shape: tuple[str, ...] = ("n", "w"), out: tuple[str, ...] = ("n", "w")) -> Path:
+    """`OUTPUT__0` is the negative `INPUT__0`."""
     onnx = pytest.importorskip("onnx")
-    floats: dict[str, Any] = {"elem_type": onnx.TensorProto.FLOAT, "shape": ("n", "w")}
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Neg", ["INPUT__0"], ["OUTPUT__0"])],
-        "g",
-        [onnx.helper.make_tensor_value_info("INPUT__0", **floats)],
-        [onnx.helper.make_tensor_value_info("OUTPUT__0", **floats)],
-    )
-    path = write_model(tmp_path, "m", "", "1/model.onnx")
-    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    tensors = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims)
+        for name, dims in (("INPUT__0", shape), ("OUTPUT__0", out))
+    ]
+    node = onnx.helper.make_node("Neg", ["INPUT__0"], ["OUTPUT__0"])
+    made = onnx.helper.make_graph([node], "g", tensors[:1], tensors[1:])
+    path = write_model(directory, "m", "", "1/model.onnx")
+    made = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(made, path / "1" / "model.onnx")
+    return path
+
+
+def test_onnxruntime(tmp_path: Path, counted: dict[str, int]) -> None:
     with ThreadBroker() as broker:
-        broker.loaded("onnxruntime", path, CONFIG)
-        one, two = [item(broker.ref("INPUT__0", PAYLOAD)) for _ in range(2)]
-        broker.execute(one)
-        assert counted == {"arena": SIZE}
-        broker.execute(one, two)
-    assert counted == {"arena": 3 * SIZE, "batch": 2 * SIZE}
+        broker.loaded("onnxruntime", write_onnx(tmp_path), CONFIG)
+        one, two = [item(broker.ref("INPUT__0", PAYLOAD + n)) for n in range(1, 3)]
+        (alone,) = broker.execute(one)
+        assert counted == {}, "it is written where the client reads it"
+        together = broker.execute(one, two)
+        assert counted == {"arena": 2 * SIZE, "batch": 2 * SIZE}
+        for result, expected in ((alone, -1), (together[0], -1), (together[1], -2)):
+            assert set(broker.arrays(result)["OUTPUT__0"].flat) == {expected}
+
+
+def test_onnxruntime_where_the_shape_is_not_known_before(tmp_path: Path, counted: dict[str, int]) -> None:
+    with ThreadBroker() as broker:
+        broker.loaded("onnxruntime", write_onnx(tmp_path, out=("n", "other")), CONFIG)
+        assert broker.arrays(broker.infer(broker.ref("INPUT__0", PAYLOAD)))["OUTPUT__0"].shape == PAYLOAD.shape
+    assert counted == {"arena": SIZE}
 
 
 def test_openvino(tmp_path: Path, counted: dict[str, int]) -> None:

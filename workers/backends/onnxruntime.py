@@ -1,26 +1,23 @@
 """The ONNX Runtime backend: `model.onnx`, a file or a directory that holds one."""
 
-import ctypes
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from broker.messages import ErrorCode, Item
 from shm.ref import TensorRef
 from workers import layout
 from workers.backend import Execution, Host, Interface
 from workers.backends.onnx_graph import GraphTensor, check
-from workers.backends.onnx_session import describe, open_session
+from workers.backends.onnx_runs import Runs
+from workers.backends.onnx_session import open_session
 from workers.batching import PLAIN, Array, Computed, execute_apart, execute_together
 from workers.completion import complete, declared
 from workers.errors import BackendError
 from workers.model import ModelSpec
 from workers.outcome import Outcome
-
-_BFLOAT16 = 16
-"""ONNX's number of the type that numpy lacks; such tensors go in and out as bits."""
 
 
 class OnnxRuntimeBackend:
@@ -30,12 +27,12 @@ class OnnxRuntimeBackend:
         """Nothing is loaded yet."""
         self._model = model
         self._inputs = host.inputs
-        self._session: Any = None
-        self._run_options: Any = None
+        self._room = host.room
+        self._runs: Runs
         self._inputs_by_name: dict[str, GraphTensor] = {}
         self._outputs: list[GraphTensor] = []
         self._declared_dims: dict[str, tuple[int, ...]] = {}
-        self._has_bfloat16 = False
+        self._is_in_place = False
         self._joiner = PLAIN
         self._ragged: set[str] = set()
 
@@ -44,10 +41,10 @@ class OnnxRuntimeBackend:
     def load(self) -> Interface:
         """Make the session and check the configuration against its graph."""
         model = self._model
-        self._session, self._run_options = open_session(model, model.threads)
-        required = [_graph_tensor(argument) for argument in self._session.get_inputs()]
-        optional = [_graph_tensor(argument) for argument in self._session.get_overridable_initializers()]
-        outputs = [_graph_tensor(argument) for argument in self._session.get_outputs()]
+        session, run_options = open_session(model, model.threads)
+        required = [_graph_tensor(argument) for argument in session.get_inputs()]
+        optional = [_graph_tensor(argument) for argument in session.get_overridable_initializers()]
+        outputs = [_graph_tensor(argument) for argument in session.get_outputs()]
         self._inputs_by_name = {tensor.name: tensor for tensor in [*required, *optional]}
         self._declared_dims = {spec.name: spec.dims for spec in model.all_outputs}
         found = complete(model, [tensor.io for tensor in required], [tensor.io for tensor in outputs])
@@ -55,8 +52,9 @@ class OnnxRuntimeBackend:
         by_name = {tensor.name: tensor for tensor in outputs}
         check(model, self._inputs_by_name, by_name, frozenset(tensor.name for tensor in optional))
         self._outputs = [by_name[spec.name] for spec in model.all_outputs]
-        self._has_bfloat16 = any(tensor.datatype == "BF16" for tensor in [*required, *optional, *self._outputs])
         self._joiner = layout.joiner(model)
+        self._runs = Runs(session, run_options, self._inputs_by_name, self._outputs, self._room)
+        self._is_in_place = model.kind == "CPU" and self._joiner is PLAIN and self._runs.has_known_shapes
         self._ragged = {spec.name for spec in model.inputs if spec.is_ragged}
         return Interface(declared(found, "input"), declared(found, "output"), found)
 
@@ -68,7 +66,8 @@ class OnnxRuntimeBackend:
     def execute(self, requests: Sequence[Item], execution: Execution) -> Sequence[Outcome]:
         """Run the graph once for all requests, or once for each when the model has no batch dimension."""
         together = execute_together if self._model.max_batch_size else execute_apart
-        return together(requests, self._read, self._run, execution, self._joiner)
+        run = partial(self._run_for, requests[0]) if self._is_in_place and len(requests) == 1 else self._run
+        return together(requests, self._read, run, execution, self._joiner)
 
     def _read(self, ref: TensorRef) -> Array:
         """An input of the graph's rank: the protocol writes scalars as [1]."""
@@ -79,26 +78,13 @@ class OnnxRuntimeBackend:
         return array if rank == array.ndim or rank > 1 else array.reshape(array.shape[:rank])
 
     def _run(self, arrays: dict[str, Array]) -> list[Computed]:
-        names = [tensor.name for tensor in self._outputs]
-        try:
-            results = (
-                self._run_bits(names, arrays)
-                if self._has_bfloat16
-                else self._session.run(names, arrays, self._run_options)
-            )
-        except Exception as error:  # code that we did not write
-            raise BackendError(ErrorCode.INTERNAL, describe(error)) from error
+        return self._computed_all(self._runs.run(arrays))
+
+    def _run_for(self, item: Item, arrays: dict[str, Array]) -> list[Computed]:
+        return self._computed_all(self._runs.run_for(item, arrays))
+
+    def _computed_all(self, results: Sequence[Any]) -> list[Computed]:
         return [self._computed(tensor, result) for tensor, result in zip(self._outputs, results, strict=True)]
-
-    def _run_bits(self, names: list[str], arrays: dict[str, Array]) -> list[Array]:
-        """With values that carry their ONNX type, which numpy arrays cannot."""
-        values = {name: self._value(name, array) for name, array in arrays.items()}
-        return [_to_array(value) for value in self._session.run_with_ort_values(names, values, self._run_options)]
-
-    def _value(self, name: str, array: Array) -> Any:
-        if self._inputs_by_name[name].datatype == "BF16":
-            return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _BFLOAT16)
-        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
     def _computed(self, tensor: GraphTensor, result: Any) -> Computed:
         if not isinstance(result, np.ndarray) or not tensor.datatype:
@@ -114,13 +100,3 @@ def _graph_tensor(argument: Any) -> GraphTensor:
     return GraphTensor(
         argument.name, argument.type, tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in argument.shape)
     )
-
-
-def _to_array(value: Any) -> Array:
-    if value.data_type() != "tensor(bfloat16)":
-        array: Array = value.numpy()
-        return array
-    shape = value.shape()
-    size = int(np.prod(shape))
-    bits = (ctypes.c_uint16 * size).from_address(value.data_ptr()) if size else ()
-    return np.array(bits, dtype=np.uint16).reshape(shape)

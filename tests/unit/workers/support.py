@@ -11,7 +11,7 @@ import numpy as np
 from broker.messages import Item, Load
 from shm.ref import TensorRef
 from shm.tensor import Regions, as_array, binary_form, datatype_of
-from workers.backend import Backend, Execution, Host
+from workers.backend import Backend, Execution, Host, Room
 from workers.client_memory import ClientMemory
 from workers.inputs import Inputs
 from workers.model import ModelSpec
@@ -51,9 +51,9 @@ def no_inputs() -> Inputs:
     return Inputs(Regions(), ClientMemory())
 
 
-def host() -> Host:
+def host(room: Room = lambda item, name, size: None) -> Host:
     """A worker's offers to a backend that sends no responses by itself."""
-    return Host(no_inputs(), lambda level, text: None, Mock(), Mock())
+    return Host(no_inputs(), lambda level, text: None, Mock(), Mock(), room)
 
 
 def run(backend: Backend, *requests: Item) -> Sequence[Outcome]:

@@ -76,8 +76,8 @@ def test_parameters() -> None:
     ],
 )
 def test_a_missing_framework(monkeypatch: pytest.MonkeyPatch, backend: str, framework: str, extra: str) -> None:
-    for module in [module for module in sys.modules if module.startswith(f"workers.backends.{backend}")]:
-        monkeypatch.delitem(sys.modules, module)
+    for name in [name for name in sys.modules if name.startswith("workers.backends.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, framework, None)
     with pytest.raises(BackendError) as raised:
         create(spec(Path("/m"), {}, backend), host())

@@ -7,25 +7,32 @@ from typing import Any
 import numpy as np
 import pytest
 
-from broker.messages import ErrorCode
+from broker.messages import ErrorCode, Item
 from tests.support.onnx_graphs import Shape, TensorProto, helper, model, onnx, save
 from tests.support.onnx_graphs import unary as graph
 from tests.unit.workers.support import arrays, host, ref, request, run, spec, tensor
-from workers.backend import IO, Interface
+from workers.backend import IO, Interface, Room
 from workers.errors import BackendError
 
 pytest.importorskip("onnxruntime")
 
 from workers.backends.onnx_graph import DATATYPES
+from workers.backends.onnx_session import open_session
 from workers.backends.onnxruntime import OnnxRuntimeBackend
 
 IN = [tensor("x", "TYPE_FP32", 2)]
 OUT = [tensor("y", "TYPE_FP32", 2)]
 
 
-def load(directory: Path, made: Any, config: dict[str, Any], **more: Any) -> tuple[OnnxRuntimeBackend, Interface]:
+def no_room(item: Item, name: str, size: int) -> memoryview | None:
+    return None
+
+
+def load(
+    directory: Path, made: Any, config: dict[str, Any], room: Room = no_room, **more: Any
+) -> tuple[OnnxRuntimeBackend, Interface]:
     save(made, directory / "1")
-    backend = OnnxRuntimeBackend(spec(directory, config, **more), host())
+    backend = OnnxRuntimeBackend(spec(directory, config, **more), host(room))
     return backend, backend.load()
 
 
@@ -214,15 +221,16 @@ def test_settings_reach_the_session(tmp_path: Path) -> None:
         "parameters": {key: {"string_value": value} for key, value in texts.items()},
         "optimization": {"graph": {"level": -1}},
     }
-    backend, _ = load(tmp_path, graph("Neg"), {**config, "parameters": {**config["parameters"]}})
-    options = backend._session.get_session_options()
+    save(graph("Neg"), tmp_path / "1")
+    session, run_options = open_session(spec(tmp_path, config), 3)
+    options = session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 2)
     assert options.execution_mode.name == "ORT_PARALLEL"
     assert not options.enable_cpu_mem_arena
     assert not options.enable_mem_pattern
     assert options.graph_optimization_level.name == "ORT_ENABLE_BASIC"
     assert options.get_session_config_entry("session.disable_prepacking") == "1"
-    assert backend._run_options.get_run_config_entry("memory.enable_memory_arena_shrinkage") == "cpu:0"
+    assert run_options.get_run_config_entry("memory.enable_memory_arena_shrinkage") == "cpu:0"
 
 
 def test_kinds(tmp_path: Path) -> None:
@@ -240,6 +248,71 @@ def test_broken_files(tmp_path: Path, content: bytes | None) -> None:
     backend = OnnxRuntimeBackend(spec(tmp_path, {}), host())
     with pytest.raises(BackendError, match=f"failed to load '{path}': onnx runtime error "):
         backend.load()
+
+
+# ------------------------------------------------------------------------------------------- outputs in place
+
+
+class Rooms:
+    """Memory for outputs, as a worker lends it."""
+
+    def __init__(self) -> None:
+        self.by_output: dict[str, bytearray] = {}
+
+    def __call__(self, item: Item, name: str, size: int) -> memoryview:
+        self.by_output[name] = bytearray(size)
+        return memoryview(self.by_output[name])
+
+
+LARGE = 40_000  # elements
+UNBATCHED = {"default-max-batch-size": "0"}
+
+
+@pytest.mark.parametrize("element", [TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.INT64])
+@pytest.mark.parametrize("max_batch_size", [0, 4])
+def test_a_large_output_is_written_where_it_is_to_lie(tmp_path: Path, element: int, max_batch_size: int) -> None:
+    rooms = Rooms()
+    made = graph(element=element, shape=("n", "w"))
+    backend, interface = load(tmp_path, made, {"max_batch_size": max_batch_size}, rooms, **UNBATCHED)
+    datatype = interface.inputs[0].datatype
+    dtype = {"FP32": np.float32, "BF16": np.uint16, "INT64": np.int64}[datatype]
+    sent = np.arange(2 * LARGE).reshape(2, LARGE).astype(dtype)
+    (outcome,) = run(backend, request(x=ref("x", sent, datatype)))
+    assert rooms.by_output["y"] == sent.tobytes()
+    np.testing.assert_array_equal(arrays(outcome)["y"], sent)
+    rooms.by_output.clear()
+    small, large = sent[:, :9].copy(), sent
+    for requests in ([small], [large, large]):
+        for array, outcome in zip(
+            requests, run(backend, *[request(x=ref("x", r, datatype)) for r in requests]), strict=True
+        ):
+            np.testing.assert_array_equal(arrays(outcome)["y"], array)
+    assert rooms.by_output == {}, "what is small or shared by requests is copied"
+
+
+def test_a_graph_whose_names_of_dimensions_are_wrong(tmp_path: Path) -> None:
+    rooms = Rooms()
+    backend, _ = load(tmp_path, graph("Transpose", shape=("n", "w")), {"max_batch_size": 0}, rooms, **UNBATCHED)
+    sent = floats(2, LARGE)
+    for _ in range(2):
+        np.testing.assert_array_equal(arrays(run(backend, request(x=sent))[0])["y"], sent.T)
+    assert len(rooms.by_output) == 1
+    rooms.by_output.clear()
+    run(backend, request(x=sent))
+    assert not rooms.by_output, "it is not tried again"
+
+
+def test_a_run_that_fails_in_place_says_what_failed(tmp_path: Path) -> None:
+    rooms = Rooms()
+    a, b, y = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", "w")) for name in "aby"]
+    made = model(helper.make_graph([helper.make_node("Add", ["a", "b"], ["y"])], "g", [a, b], [y]))
+    backend, _ = load(tmp_path, made, {}, rooms, **UNBATCHED)
+    bad, good = request(a=floats(2, LARGE), b=floats(3, LARGE)), request(a=floats(2, LARGE), b=floats(2, LARGE))
+    (outcome,) = run(backend, bad)
+    assert str(outcome).startswith("onnx runtime error 1: Non-zero status code returned while running Add node.")
+    rooms.by_output.clear()
+    np.testing.assert_array_equal(arrays(run(backend, good)[0])["y"], 2 * floats(2, LARGE))
+    assert rooms.by_output, "the next one is written in place again"
 
 
 # ------------------------------------------------------------------------------------------- operators of one's own
