@@ -8,6 +8,7 @@ import onnxruntime
 
 from broker.messages import ErrorCode
 from workers.backends.onnx_options import Plan, check_providers, plan
+from workers.backends.onnx_sharing import shared_copy
 from workers.errors import BackendError
 from workers.model import ModelSpec
 
@@ -22,11 +23,12 @@ def open_session(model: ModelSpec, threads: int) -> tuple[Any, Any]:
     path = model.file("model.onnx")
     if path.is_dir():
         path = path / "model.onnx"
-    made = options(planned)
-    for name in planned.libraries:
-        _register(made, library(model, name))
     try:
-        session = onnxruntime.InferenceSession(str(path), made, providers=planned.providers)
+        if model.kind == "CPU" and model.flag("share_weights", False):
+            path = shared_copy(path, planned, _options(model, planned))
+        session = onnxruntime.InferenceSession(str(path), _options(model, planned), providers=planned.providers)
+    except BackendError:
+        raise
     except Exception as error:  # whatever a broken file makes of the loader
         text = f"failed to load '{path}': {describe(error)}"
         if str(error).endswith(_TORN):
@@ -36,8 +38,7 @@ def open_session(model: ModelSpec, threads: int) -> tuple[Any, Any]:
     return session, _run_options(planned)
 
 
-def options(planned: Plan) -> Any:
-    """ONNX Runtime's SessionOptions."""
+def _options(model: ModelSpec, planned: Plan) -> Any:
     made = onnxruntime.SessionOptions()
     made.intra_op_num_threads = planned.intra_op_threads
     made.inter_op_num_threads = planned.inter_op_threads
@@ -48,6 +49,8 @@ def options(planned: Plan) -> Any:
     made.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, planned.level)
     for key, value in planned.entries.items():
         made.add_session_config_entry(key, value)
+    for name in planned.libraries:
+        _register(made, library(model, name))
     return made
 
 
