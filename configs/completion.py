@@ -18,10 +18,12 @@ FIELDS = ("max_batch_size", "input", "output", "dynamic_batching", "model_transa
 def complete(description: ModelDescription, found: dict[str, Any]) -> ModelDescription:
     """The description with these fields (ModelConfig's JSON form) in place of its own.
 
-    The tensors stay as they are described; only the reported configuration shows those that were found. Raises
-    ConfigError.
+    The tensors stay as they are described; only the reported configuration shows those that were found. A batcher that
+    is configured stays as it is. Raises ConfigError.
     """
     given = {name: found[name] for name in FIELDS if name in found}
+    if "dynamic_batching" in description.config:
+        given.pop("dynamic_batching", None)
     try:
         text = json.dumps(given)
     except (TypeError, ValueError, RecursionError) as error:

@@ -91,7 +91,7 @@ class OnnxRuntimeBackend:
             raise BackendError(ErrorCode.UNSUPPORTED, f"output '{tensor.name}' is a {tensor.type}, not a tensor")
         if result.ndim == 0:
             result = result.reshape(self._declared_dims.get(tensor.name) or (1,))
-        elif result.ndim == 1 and self._model.max_batch_size and tensor.name not in self._declared_dims:
+        elif result.ndim == 1 and self._model.max_batch_size and not self._declared_dims.get(tensor.name):
             result = result.reshape(-1, 1)
         return Computed(tensor.name, tensor.datatype, result)
 

@@ -50,6 +50,12 @@ def test_a_configured_batcher_keeps_its_settings(described: Describe) -> None:
     assert found.max_batch_size == 8
 
 
+def test_a_batcher_that_is_configured_later_counts(described: Describe) -> None:
+    found = completed(described, "dynamic_batching { max_queue_delay_microseconds: 100 }", dynamic_batching={})
+    assert found.dynamic_batching is not None
+    assert found.dynamic_batching.max_queue_delay == 1e-4
+
+
 def test_decoupled(described: Describe) -> None:
     assert completed(described, model_transaction_policy={"decoupled": True}).decoupled
     assert not completed(described).decoupled

@@ -94,6 +94,16 @@ def test_what_the_graph_declares(tmp_path: Path, shape: Shape, given: int, found
         np.testing.assert_array_equal(arrays(outcome)["y"], sent)
 
 
+@pytest.mark.parametrize("shape", [("n",), ()])
+def test_a_worker_that_comes_later_is_told_what_the_first_one_has_found(tmp_path: Path, shape: Shape) -> None:
+    first, interface = load(tmp_path, graph(shape=shape), {})
+    second, nothing = load(tmp_path, graph(shape=shape), dict(interface.config))
+    assert nothing == Interface()
+    sent = floats(3, 1) if shape else floats(1)
+    for backend in (first, second):
+        np.testing.assert_array_equal(arrays(run(backend, request(x=sent))[0])["y"], sent)
+
+
 @pytest.mark.parametrize("element", [t for t in range(1, 17) if t not in (14, 15)])
 def test_every_datatype(tmp_path: Path, element: int) -> None:
     backend, interface = load(tmp_path, graph(element=element), {"max_batch_size": 4})
