@@ -1,5 +1,6 @@
-"""ONNX models on a real server: files alone, and files that are broken."""
+"""ONNX models on a real server: files alone, operators of one's own, and files that are broken."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from tests.support.clients import PROTOCOLS, Client
-from tests.support.onnx_graphs import helper, model, onnx, save, unary
+from tests.support.onnx_graphs import helper, model, onnx, save, unary, upper
 from tests.support.repository import instances, write_model
 from tests.support.server import Server
 from tests.support.waiting import until
@@ -66,9 +67,18 @@ CAUSES = {
 }
 
 
+def write_upper(repository: Path) -> None:
+    """A model that needs a library of operators, which lies beside its configuration."""
+    library = pytest.importorskip("onnxruntime_extensions").get_library_path()
+    config = f'model_operations {{ op_library_filename: "operators.so" }}\n{instances(1)}'
+    directory = write_model(repository, "upper", config)
+    shutil.copyfile(library, directory / "operators.so")
+    save(upper(), directory / "1")
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`alone` is a file and nothing else; the others are `BROKEN`."""
+    """`alone` is a file and nothing else, `upper` needs a library, `accelerated` cannot be; the others are `BROKEN`."""
     server = Server(tmp_path_factory.mktemp("onnx"), "", "--exit-on-error=false", "--strict-readiness=false")
     save(unary("Neg"), server.repository / "alone" / "1")
     for name, content in torn(weighted()).items():
@@ -76,6 +86,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         (server.repository / name / "1" / "model.onnx").write_bytes(content)
     for name, size in (("weights_missing", None), ("weights_short", 100)):
         external(write_model(server.repository, name, instances(1)) / "1", size)
+    write_upper(server.repository)
+    accelerator = 'cpu_execution_accelerator { name: "openvino" }'
+    config = f"optimization {{ execution_accelerators {{ {accelerator} }} }}\n{instances(1)}"
+    save(unary("Neg"), write_model(server.repository, "accelerated", config) / "1")
     with server.start(wait="live"):
         yield server
 
@@ -102,8 +116,14 @@ def test_a_file_alone_is_served_in_batches(client: Client) -> None:
         client.infer("alone", {"x": np.zeros((5, 2), np.float32)})
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_is_a_load_error_that_names_it(server: Server, name: str) -> None:
+def test_strings_and_an_operator_of_a_library(client: Client) -> None:
+    until(lambda: client.raw.is_model_ready("upper"), SECONDS, "the library is loaded")
+    sent = np.array([[b"abc"], ["zé".encode()], [b""]], dtype=np.object_)
+    assert client.infer("upper", {"x": sent})["y"].tolist() == [[b"ABC"], ["Zé".encode()], [b""]]
+
+
+def why(server: Server, name: str) -> str:
+    """Why a model could not be loaded."""
     with Client("http", server) as client:
 
         def reason() -> str:
@@ -111,6 +131,16 @@ def test_a_broken_file_is_a_load_error_that_names_it(server: Server, name: str) 
             return str(found[name].get("reason", "")) if found[name].get("state") == "UNAVAILABLE" else ""
 
         said = until(reason, SECONDS, f"'{name}' has failed to load")
-        assert str(server.repository / name / "1" / "model.onnx") in said
-        assert CAUSES.get(name, "model.onnx is no ONNX model, or a part of one") in said
-        assert client.raw.is_model_ready("alone")
+        until(lambda: client.raw.is_model_ready("alone"), SECONDS, "the whole model is served")
+    return said
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_a_load_error_that_names_it(server: Server, name: str) -> None:
+    said = why(server, name)
+    assert str(server.repository / name / "1" / "model.onnx") in said
+    assert CAUSES.get(name, "model.onnx is no ONNX model, or a part of one") in said
+
+
+def test_an_accelerator_that_is_not_installed_is_a_load_error_that_says_what_to_install(server: Server) -> None:
+    assert "pip install onnxruntime-openvino" in why(server, "accelerated")

@@ -36,6 +36,13 @@ def unary(
     return model(graph)
 
 
+def upper() -> Any:
+    """`y` is `x` in capitals, by an operator that ONNX Runtime does not have."""
+    node = helper.make_node("StringUpper", ["x"], ["y"], domain="ai.onnx.contrib")
+    texts = [helper.make_tensor_value_info(name, TensorProto.STRING, ("n", 1)) for name in ("x", "y")]
+    return model(helper.make_graph([node], "g", texts[:1], texts[1:]), "ai.onnx.contrib")
+
+
 def save(made: Any, version: Path) -> Path:
     """Write a model into a version directory; its file."""
     version.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from broker.messages import ErrorCode, Item
-from tests.support.onnx_graphs import Shape, TensorProto, helper, model, onnx, save
+from tests.support.onnx_graphs import Shape, TensorProto, helper, model, onnx, save, upper
 from tests.support.onnx_graphs import unary as graph
 from tests.unit.workers.support import arrays, host, ref, request, run, spec, tensor
 from workers.backend import IO, Interface, Room
@@ -326,13 +326,6 @@ def test_a_run_that_fails_in_place_says_what_failed(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------- operators of one's own
-
-
-def upper() -> Any:
-    """`y` is `x` in capitals, by an operator that ONNX Runtime does not have."""
-    node = helper.make_node("StringUpper", ["x"], ["y"], domain="ai.onnx.contrib")
-    texts = [helper.make_tensor_value_info(name, TensorProto.STRING, ("n", 1)) for name in ("x", "y")]
-    return model(helper.make_graph([node], "g", texts[:1], texts[1:]), "ai.onnx.contrib")
 
 
 def operators(*names: str | Path) -> dict[str, Any]:
