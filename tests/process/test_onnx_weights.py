@@ -2,6 +2,8 @@
 
 import contextlib
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,22 @@ pytest.importorskip("onnxruntime")
 
 N = 4096
 WEIGHTS = 4 * N * N
-SHARED = {"parameters": {"share_weights": {"string_value": "true"}, "intra_op_thread_count": {"string_value": "1"}}}
+
+
+def config(*switches: str) -> dict[str, Any]:
+    return {"parameters": {key: {"string_value": "1"} for key in ("intra_op_thread_count", *switches)}}
 
 
 @pytest.fixture
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A model `y = x * w`, whose weights ONNX Runtime rearranges."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     weights = onnx.numpy_helper.from_array(np.tile(np.arange(N, dtype=np.float32), (N, 1)), "w")
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", N)) for name in "xy"]
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", tensors[:1], tensors[1:], [weights])
     save(model(graph), tmp_path / "m" / "1")
-    return tmp_path / "m"
+    yield tmp_path / "m"
+    shutil.rmtree(tmp_path)  # pytest would keep all of it for a while
 
 
 def mapped(pid: int, file: str) -> dict[str, int]:
@@ -60,13 +66,20 @@ def loaded(stack: contextlib.ExitStack, directory: Path, config: dict[str, Any],
     return brokers
 
 
-def test_the_weights_of_several_workers_are_there_once(directory: Path) -> None:
+@pytest.mark.parametrize("switch", ["share_weights", "session.disable_prepacking"])
+def test_the_weights_of_several_workers_are_there_once(directory: Path, switch: str) -> None:
+    if switch != "share_weights":  # which needs them in a file of their own
+        path = directory / "1" / "model.onnx"
+        onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin")
     with contextlib.ExitStack() as stack:
-        brokers = loaded(stack, directory, SHARED, 2)
-        for broker in brokers:
+        for broker in loaded(stack, directory, config(switch), 2):
             found = mapped(broker.process.pid, "/weights.bin")
             assert found["Rss"] >= WEIGHTS
             assert found["Pss"] < 0.6 * found["Rss"]
             assert anonymous(broker.process.pid) < WEIGHTS
-        (own,) = loaded(stack, directory, {}, 1)
-        assert anonymous(own.process.pid) > WEIGHTS, "else the test above proves nothing"
+
+
+def test_else_each_worker_has_its_own(directory: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        (broker,) = loaded(stack, directory, config(), 1)
+        assert anonymous(broker.process.pid) > WEIGHTS
