@@ -2,13 +2,14 @@
 
 import re
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnxruntime
 
 from broker.messages import ErrorCode
+from workers.backends.onnx_graph import GraphTensor
 from workers.backends.onnx_options import Plan, check_providers, plan
-from workers.backends.onnx_sharing import shared_copy
+from workers.backends.onnx_sharing import create, shared_copy
 from workers.errors import BackendError
 from workers.model import ModelSpec
 
@@ -17,8 +18,18 @@ _FAIL = 1
 _TORN = "Protobuf parsing failed."
 
 
-def open_session(model: ModelSpec, threads: int) -> tuple[Any, Any]:
-    """The session of a model, and the options of its runs (None: the defaults). Raises BackendError."""
+class Opened(NamedTuple):
+    """A session, the options of its runs (None: the defaults), and its graph; `optional` inputs have a default."""
+
+    session: Any
+    run_options: Any
+    inputs: list[GraphTensor]
+    optional: list[GraphTensor]
+    outputs: list[GraphTensor]
+
+
+def open_session(model: ModelSpec, threads: int) -> Opened:
+    """The session of a model. Raises BackendError."""
     planned = plan(model, threads, onnxruntime.get_available_providers())
     path = model.file("model.onnx")
     if path.is_dir():
@@ -26,7 +37,9 @@ def open_session(model: ModelSpec, threads: int) -> tuple[Any, Any]:
     try:
         if model.kind == "CPU" and model.flag("share_weights", False):
             path = shared_copy(path, planned, _options(model, planned))
-        session = onnxruntime.InferenceSession(str(path), _options(model, planned), providers=planned.providers)
+        session = create(path, _options(model, planned), planned)
+        sides = session.get_inputs(), session.get_overridable_initializers(), session.get_outputs()
+        graph = [[_graph_tensor(argument) for argument in side] for side in sides]
     except BackendError:
         raise
     except Exception as error:  # whatever a broken file makes of the loader
@@ -35,7 +48,7 @@ def open_session(model: ModelSpec, threads: int) -> tuple[Any, Any]:
             text += f" {path.name} is no ONNX model, or a part of one: it has {path.stat().st_size} bytes"
         raise BackendError(ErrorCode.INTERNAL, text) from error
     check_providers(model, planned.providers, session.get_providers())
-    return session, _run_options(planned)
+    return Opened(session, _run_options(planned), *graph)
 
 
 def _options(model: ModelSpec, planned: Plan) -> Any:
@@ -77,6 +90,11 @@ def describe(error: Exception) -> str:
     match = _ERROR.match(str(error))
     code, text = match.groups() if match else (_FAIL, str(error))
     return f"onnx runtime error {code}: {text}"
+
+
+def _graph_tensor(argument: Any) -> GraphTensor:
+    dims = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in argument.shape)
+    return GraphTensor(argument.name, argument.type, dims)
 
 
 def _register(made: Any, path: Path) -> None:

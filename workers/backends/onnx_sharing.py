@@ -38,8 +38,14 @@ def shared_copy(path: Path, planned: Plan, options: Any, cache: Cache | None = N
         return cache.obtain(key, str(path), lambda place: _save(path, options, planned, place)) / path.name
     except (OSError, EnvironmentFailed) as error:
         raise BackendError(
-            ErrorCode.UNAVAILABLE, f"there is no place for the shared weights of '{path}': {error}"
+            ErrorCode.UNAVAILABLE,
+            f"there is no place for the shared weights of '{path}', set XDG_CACHE_HOME to another: {error}",
         ) from None
+
+
+def create(path: Path, options: Any, planned: Plan) -> Any:
+    """A session, with the providers that are planned or none: never on others after a failure."""
+    return onnxruntime.InferenceSession(str(path), options, providers=planned.providers, enable_fallback=0)
 
 
 def _save(path: Path, options: Any, planned: Plan, place: Path) -> None:
@@ -48,7 +54,7 @@ def _save(path: Path, options: Any, planned: Plan, place: Path) -> None:
     options.log_severity_level = _ERRORS_ONLY  # it warns that the file is for this kind of processor: so is its key
     for key, value in _SAVING.items():
         options.add_session_config_entry(key, value)
-    onnxruntime.InferenceSession(str(path), options, providers=planned.providers)
+    create(path, options, planned)
 
 
 def _digest(path: Path, planned: Plan) -> str:

@@ -41,10 +41,7 @@ class OnnxRuntimeBackend:
     def load(self) -> Interface:
         """Make the session and check the configuration against its graph."""
         model = self._model
-        session, run_options = open_session(model, model.threads)
-        required = [_graph_tensor(argument) for argument in session.get_inputs()]
-        optional = [_graph_tensor(argument) for argument in session.get_overridable_initializers()]
-        outputs = [_graph_tensor(argument) for argument in session.get_outputs()]
+        session, run_options, required, optional, outputs = open_session(model, model.threads)
         self._inputs_by_name = {tensor.name: tensor for tensor in [*required, *optional]}
         self._declared_dims = {spec.name: spec.dims for spec in model.all_outputs}
         found = complete(model, [tensor.io for tensor in required], [tensor.io for tensor in outputs])
@@ -94,9 +91,3 @@ class OnnxRuntimeBackend:
         elif result.ndim == 1 and self._model.max_batch_size and not self._declared_dims.get(tensor.name):
             result = result.reshape(-1, 1)
         return Computed(tensor.name, tensor.datatype, result)
-
-
-def _graph_tensor(argument: Any) -> GraphTensor:
-    return GraphTensor(
-        argument.name, argument.type, tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in argument.shape)
-    )

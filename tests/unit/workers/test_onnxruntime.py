@@ -232,7 +232,7 @@ def test_settings_reach_the_session(tmp_path: Path) -> None:
         "optimization": {"graph": {"level": -1}},
     }
     save(graph("Neg"), tmp_path / "1")
-    session, run_options = open_session(spec(tmp_path, config), 3)
+    session, run_options, *_ = open_session(spec(tmp_path, config), 3)
     options = session.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 2)
     assert options.execution_mode.name == "ORT_PARALLEL"
@@ -354,6 +354,17 @@ def test_libraries_that_cannot_be_loaded(tmp_path: Path) -> None:
         )
     with pytest.raises(BackendError, match=f"failed to load operators from '{tmp_path}/m/empty.so': .*too short"):
         load(tmp_path / "m", upper(), operators("empty.so"))
+
+
+@pytest.mark.parametrize("name", [b"y", b"Neg"], ids=["of an output", "of an operator"])
+def test_names_that_are_no_text(tmp_path: Path, capfd: pytest.CaptureFixture[str], name: bytes) -> None:
+    path = save(graph("Neg"), tmp_path / "1")
+    path.write_bytes(path.read_bytes().replace(name, b"\xff" * len(name)))
+    with pytest.raises(
+        BackendError, match=f"failed to load '{path}': onnx runtime error 1: 'utf-8' codec can't decode"
+    ):
+        OnnxRuntimeBackend(spec(tmp_path, {}), host()).load()
+    assert "Falling back" not in capfd.readouterr().out, "no other providers are tried"
 
 
 # ------------------------------------------------------------------------------------------- ragged batches
