@@ -20,9 +20,8 @@ def complete(model: ModelSpec, inputs: Sequence[IO], outputs: Sequence[IO]) -> d
 
     Empty where the configuration has inputs and outputs already, or nothing is to be completed. Raises BackendError.
     """
-    is_wanted = model.settings.get("auto-complete-config", "true").lower() == "true"
     has_inputs = bool(model.inputs or model.batch_inputs)
-    if not is_wanted or (has_inputs and model.outputs):
+    if not is_wanted(model) or (has_inputs and model.outputs):
         return {}
     found = batching(model, all(io.dims is not None and io.dims[:1] == (-1,) for io in (*inputs, *outputs)))
     is_batched = found.get("max_batch_size", model.max_batch_size) > 0
@@ -57,15 +56,18 @@ def batching(model: ModelSpec, can_batch: bool) -> dict[str, Any]:
     return found
 
 
+def is_wanted(model: ModelSpec) -> bool:
+    """The server may complete configurations."""
+    return model.settings.get("auto-complete-config", "true").lower() == "true"
+
+
 def _default_max_batch_size(model: ModelSpec) -> int:
     text = model.settings.get("default-max-batch-size", str(_MAX_BATCH_SIZE))
     try:
         return max(0, int(text))
     except ValueError:
         raise BackendError(
-            ErrorCode.INVALID_ARG,
-            f"default-max-batch-size is '{text}', expected a number such as {_MAX_BATCH_SIZE} "
-            f"(--backend-config={model.backend},default-max-batch-size=N)",
+            ErrorCode.INVALID_ARG, f"failed to convert '{text}' to integer (setting 'default-max-batch-size')"
         ) from None
 
 

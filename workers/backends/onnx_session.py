@@ -1,7 +1,7 @@
 """An ONNX Runtime session out of a model's files, as `onnx_options` plans it."""
 
 import re
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import onnxruntime
@@ -68,19 +68,15 @@ def _options(model: ModelSpec, planned: Plan) -> Any:
 
 
 def library(model: ModelSpec, name: str) -> Path:
-    """A library of operators, with an absolute path or in the version's or model's directory. Raises BackendError."""
-    if PurePath(name).is_absolute():
-        places = [Path(name)]
-    else:
-        root = model.directory.resolve()
-        places = [(directory / name).resolve() for directory in (model.version_directory, model.directory)]
-        places = [place for place in places if place.is_relative_to(root)]
-    for place in places:
-        if place.is_file():
+    """A library of operators, which lies in the version's or the model's directory. Raises BackendError."""
+    root = model.directory.resolve()
+    for directory in (model.version_directory, model.directory):
+        place = (directory / name).resolve()
+        if place.is_relative_to(root) and place.is_file():
             return place
     raise BackendError(
         ErrorCode.INVALID_ARG,
-        f"op_library_filename '{name}' of model '{model.name}' is not there: give an absolute path, or one in "
+        f"op_library_filename '{name}' of model '{model.name}' is not there: the library has to lie in "
         f"'{model.version_directory}' or '{model.directory}'",
     )
 

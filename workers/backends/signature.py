@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 from broker.messages import ErrorCode
 from workers.backend import IO, Interface
 from workers.batching import Array
+from workers.completion import batching, is_wanted
 from workers.errors import BackendError
 from workers.model import ModelSpec, TensorSpec, data_type_of
-
-_SCHEDULERS = ("dynamic_batching", "sequence_batching", "ensemble_scheduling")
-_DEFAULT_MAX_BATCH_SIZE = 4
 
 
 class Tensor(NamedTuple):
@@ -33,16 +31,10 @@ def with_batching(model: ModelSpec, can_batch: bool) -> tuple[ModelSpec, dict[st
     """The model as a file with a batch dimension (`can_batch`) completes it, and the fields of the configuration that
     are new: `max_batch_size`, and the dynamic batcher where no scheduler is chosen. Raises BackendError.
     """
-    if not (can_batch and _is_wanted(model)) or (model.max_batch_size and model.inputs and model.outputs):
+    if not (can_batch and is_wanted(model)) or (model.max_batch_size and model.inputs and model.outputs):
         return model, {}
-    text = model.settings.get("default-max-batch-size", str(_DEFAULT_MAX_BATCH_SIZE))
-    if not text.isdecimal():
-        raise refuse(f"failed to convert '{text}' to integer (setting 'default-max-batch-size')")
-    size = model.max_batch_size or int(text)
-    found: dict[str, Any] = {} if size == model.max_batch_size else {"max_batch_size": size}
-    if size > 1 and not any(name in model.config for name in _SCHEDULERS):
-        found["dynamic_batching"] = {}
-    return replace(model, max_batch_size=size), found
+    found = batching(model, can_batch)
+    return replace(model, max_batch_size=found.get("max_batch_size", model.max_batch_size)), found
 
 
 def complete(
@@ -52,9 +44,9 @@ def complete(
 
     Raises BackendError when model and configuration do not fit together.
     """
-    is_wanted = _is_wanted(model)
+    may_complete = is_wanted(model)
     config = dict(found)
-    _check(model, inputs, outputs, is_wanted)
+    _check(model, inputs, outputs, may_complete)
     known = {spec.name for spec in model.fed} | model.hidden
     sides = {
         "input": [tensor for tensor in inputs if tensor.name not in known],
@@ -62,7 +54,7 @@ def complete(
     }
     missing = {kind: tuple(_io(model, tensor) for tensor in tensors) for kind, tensors in sides.items()}
     for kind, tensors in sides.items():
-        if is_wanted and tensors and all(tensor.dims is not None for tensor in tensors):
+        if may_complete and tensors and all(tensor.dims is not None for tensor in tensors):
             entries = [_entry(io, model, tensor) for io, tensor in zip(missing[kind], tensors, strict=True)]
             config[kind] = [*model.config.get(kind, ()), *entries]
     return Interface(missing["input"], missing["output"], config)
@@ -85,14 +77,10 @@ def travelling(array: Array, declared: tuple[int, ...] | None, is_batched: bool)
     return array.reshape(-1, 1) if array.ndim == 1 and is_batched and not declared else array
 
 
-def _is_wanted(model: ModelSpec) -> bool:
-    return model.settings.get("auto-complete-config", "true").lower() == "true"
-
-
-def _check(model: ModelSpec, inputs: Sequence[Tensor], outputs: Sequence[Tensor], is_wanted: bool) -> None:
+def _check(model: ModelSpec, inputs: Sequence[Tensor], outputs: Sequence[Tensor], may_complete: bool) -> None:
     if model.inputs:
         count = len(model.fed)
-        if count > len(inputs) or (count < len(inputs) and not is_wanted):
+        if count > len(inputs) or (count < len(inputs) and not may_complete):
             raise refuse(
                 f"unable to load model '{model.name}', configuration expects {count} inputs, "
                 f"model provides {len(inputs)}"

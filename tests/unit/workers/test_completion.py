@@ -86,7 +86,7 @@ def test_controls_of_sequences_count_for_batching_but_are_not_declared() -> None
 
 
 def test_a_default_that_is_no_number() -> None:
-    with pytest.raises(BackendError, match="--backend-config=onnxruntime,default-max-batch-size=N"):
+    with pytest.raises(BackendError, match="failed to convert 'many' to integer"):
         completed({}, X, **{"default-max-batch-size": "many"})
 
 

@@ -17,7 +17,7 @@ from workers.errors import BackendError
 pytest.importorskip("onnxruntime")
 
 from workers.backends.onnx_graph import DATATYPES
-from workers.backends.onnx_session import open_session
+from workers.backends.onnx_session import library, open_session
 from workers.backends.onnxruntime import OnnxRuntimeBackend
 
 IN = [tensor("x", "TYPE_FP32", 2)]
@@ -336,19 +336,25 @@ def test_a_library_of_operators(tmp_path: Path) -> None:
     path = Path(pytest.importorskip("onnxruntime_extensions").get_library_path())
     with pytest.raises(BackendError, match=r"ai\.onnx\.contrib"):
         load(tmp_path, upper(), {})
-    for name, place in ((path, path), ("libours.so", tmp_path / "libours.so"), ("own.so", tmp_path / "1" / "own.so")):
-        if place != path:
-            shutil.copyfile(path, place)
-        backend, _ = load(tmp_path, upper(), operators(name))
-        sent = np.array([[b"abc"], ["dé".encode()]], dtype=np.object_)
-        assert arrays(run(backend, request(x=sent))[0])["y"].tolist() == [[b"ABC"], ["Dé".encode()]]
+    shutil.copyfile(path, tmp_path / "libours.so")
+    backend, _ = load(tmp_path, upper(), operators("libours.so"))
+    sent = np.array([[b"abc"], ["dé".encode()]], dtype=np.object_)
+    assert arrays(run(backend, request(x=sent))[0])["y"].tolist() == [[b"ABC"], ["Dé".encode()]]
+
+
+def test_libraries_of_a_version_come_before_those_of_the_model(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    for place in (tmp_path / "libours.so", tmp_path / "1" / "libours.so"):
+        place.touch()
+        assert library(spec(tmp_path, {}), "libours.so") == place
 
 
 def test_libraries_that_cannot_be_loaded(tmp_path: Path) -> None:
     (tmp_path / "m" / "1").mkdir(parents=True)
     (tmp_path / "outside.so").touch()
     (tmp_path / "m" / "empty.so").touch()
-    for name in ("../outside.so", "missing.so", str(tmp_path / "missing.so")):
+    (tmp_path / "m" / "link.so").symlink_to(tmp_path / "outside.so")
+    for name in ("../outside.so", "missing.so", "link.so", str(tmp_path / "outside.so")):
         assert f"op_library_filename '{name}' of model 'm' is not there" in refusal(
             tmp_path / "m", upper(), operators(name)
         )
