@@ -6,6 +6,8 @@ import signal
 import sys
 from typing import NamedTuple
 
+THREADS = "TIDEPOOL_THREADS"
+"""The environment variable that says how many threads a worker's executions are to use."""
 _PR_SET_PDEATHSIG = 1
 
 

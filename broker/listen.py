@@ -1,10 +1,10 @@
 """The server's ports: opened (or reserved) by the broker, served by the frontends."""
 
-import os
 import socket
 from contextlib import ExitStack
 from typing import NamedTuple
 
+from broker import processors
 from configs.server import ServerConfig
 
 BACKLOG = 1024
@@ -55,7 +55,7 @@ def open_ports(config: ServerConfig) -> Ports:
 
 def frontend_counts(config: ServerConfig, ports: Ports) -> dict[str, int]:
     """How many frontend processes of each role: by default one below 4 cores, then one for every 4 cores."""
-    automatic = min(8, max(1, len(os.sched_getaffinity(0)) // 4))
+    automatic = min(8, max(1, processors.find().usable() // 4))
     http, grpc = config.http_frontends or automatic, config.grpc_frontends or automatic
     wanted = {"http": http, "grpc": grpc, "metrics": 1, "sagemaker": http, "vertex_ai": http}
     return {role: count for role, count in wanted.items() if role in {*ports.listeners, *ports.reservations}}

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import fields
 from importlib.metadata import version
 
-from broker import runtime, tables
+from broker import cpus, processors, runtime, tables
 from broker.core import Core, Frontends
 from broker.effects import ConfigureLog, Effect, Emit, Exit, Kill, Send, Start, Unlink
 from broker.listen import Ports, frontend_counts, open_ports
@@ -21,6 +21,7 @@ from broker.messages import Message, ProtocolError
 from broker.requests import Death
 from broker.supervisor import Supervisor
 from broker.transport import Router, Unreachable
+from configs import host_policy
 from configs.server import ServerConfig
 from shm import region
 
@@ -56,6 +57,8 @@ class Server:
         self._was_started = False
         self._next_observation = 0.0
         self._shown_progress = ""
+        self._processors = processors.find()
+        self._policies = host_policy.parse(config.host_policy)
 
     def run(self) -> int:
         """Serve until the end; the exit status. Raises StartError, OSError."""
@@ -193,7 +196,7 @@ class Server:
 
     def _start(self, start: Start) -> None:
         try:
-            child = self._supervisor.start(start)
+            child = self._supervisor.start(start, self._share(start))
         except OSError as error:
             death = Death(f"cannot be started: {error.strerror or error}", False, 0, ())
             self._apply(self._core.lost(start.peer, death, time.monotonic()))
@@ -201,6 +204,14 @@ class Server:
         self._watch(child.pidfd, "process", start.peer)
         self._watch(child.output, "output", start.peer)
         self._core.started(start.peer, child.process.pid, time.monotonic())
+
+    def _share(self, start: Start) -> cpus.Share:
+        """What of the processors the process is to use: what else is to be started is known by now."""
+        worker = self._core.fleet.workers.get(start.peer)
+        if worker is None:
+            return cpus.Share(1, None, cpus.variables(1, os.environ))
+        crowd = cpus.crowd(self._core.models.values())
+        return cpus.plan(self._processors, self._policies, worker.spec.host_policy, crowd, os.environ)
 
     def _flush(self) -> None:
         """Everything for one peer leaves as one list."""
@@ -223,7 +234,7 @@ class Server:
     # ------------------------------------------------------------------------------------------- for people
 
     def _announce(self, ports: Ports) -> None:
-        for warning in self._config.warnings:
+        for warning in (*self._config.warnings, *cpus.missing(self._processors, self._policies)):
             self._log.line("W", warning)
         values = {"id": self._config.id, "version": version("tidepool")}
         values |= {role: f"{address}:{port}" for role, (address, port) in ports.addresses().items()}

@@ -97,6 +97,7 @@ class Instance:
     `signature` is equal for instances that can stand in for each other (device and group, less name and count).
     `visible_devices` is the worker's CUDA_VISIBLE_DEVICES: `""` for KIND_CPU, one device for KIND_GPU, None to
     inherit the server's (KIND_MODEL). `priority` divides its share of executions where resources are short.
+    `host_policy` names the cores that its worker runs on, if the server knows the name.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Instance:
     signature: str
     resources: tuple[Resource, ...] = ()
     priority: int = 1
+    host_policy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

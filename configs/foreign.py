@@ -45,7 +45,6 @@ FOREIGN: tuple[Foreign, ...] = (
     _inert("cuda_memory_pool_byte_size", str, _GPU_MEMORY, repeated=True),
     _inert("cuda_virtual_address_size", str, _GPU_MEMORY, repeated=True),
     _inert("buffer_manager_thread_count", int, _THREADS, 0),
-    _inert("host_policy", str, "Workers are not pinned to cores or NUMA nodes.", repeated=True),
     _refused("model_load_gpu_limit", str, "Limits of GPU memory are not built yet.", repeated=True),
     _inert("sagemaker_thread_count", int, _THREADS),
     _inert("vertex_ai_thread_count", int, _THREADS),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from configs.description import Instance, Resource
+from configs.host_policy import default_name
 
 MAX_COUNT = 1000  # every instance is a process: more than this is a slip of the pen
 
@@ -73,6 +74,7 @@ def _instance(group: dict[str, Any], number: int, gpu: int, device: str) -> Inst
         signature=json.dumps({**rest, "device": device}, sort_keys=True),
         resources=_resources(group, gpu),
         priority=max(1, group.get("rate_limiter", {}).get("priority", 0)),
+        host_policy=group["host_policy"] or default_name(group["kind"], gpu),
     )
 
 

@@ -14,6 +14,7 @@ from configs import (
     cache,
     ensemble,
     environment,
+    host_policy,
     instances,
     layout,
     pbtxt,
@@ -64,7 +65,7 @@ def describe(
 
 def _describe(directory: Path, name: str, config: Node, server: ServerConfig, gpus: Sequence[str]) -> ModelDescription:
     versions, warnings = layout.version_directories(directory)
-    warnings += cache.hint(config, name, server.cache)
+    warnings += [*cache.hint(config, name, server.cache), *host_policy.unknown(config, name, server.host_policy)]
     _raise_any([*(what.refusal(name) for what in unbuilt.refused(config)), *ensemble.problems(config, name)])
     digests = agents.verify(config, directory, server.model_signature_key)
     kind = _kind(config, name, versions)

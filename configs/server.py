@@ -8,7 +8,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from configs import backend_settings, cache, cloud, metrics_config, pbtxt, rate_limit, restricted, settings, trace
+from configs import (
+    backend_settings,
+    cache,
+    cloud,
+    host_policy,
+    metrics_config,
+    pbtxt,
+    rate_limit,
+    restricted,
+    settings,
+    trace,
+)
 from configs.backend_settings import BackendSettings
 from configs.deprecated import TRACE_FLAGS, as_trace_config
 from configs.errors import ConfigError
@@ -35,6 +46,7 @@ WITH_SYNTAX = (
     "trace_config",
     "metrics_config",
     "rate_limit_resource",
+    "host_policy",
     "cache_config",
 )
 """Repeatable settings whose values have a syntax of their own."""
@@ -184,6 +196,7 @@ class _Load:
             ("trace_config", trace.parse),
             ("metrics_config", metrics_config.parse),
             ("rate_limit_resource", rate_limit.parse),
+            ("host_policy", host_policy.parse),
         ):
             try:
                 parse(values[name])

@@ -57,6 +57,12 @@ class ServerConfig:
         "without any there is as much as the neediest instance takes.",
         form="NAME:COUNT[:DEVICE]",
     )
+    host_policy: tuple[str, ...] = _server(
+        (),
+        "On which cores the workers run whose instance group names this host_policy: cpu-cores=0-3,8 or numa-node=0. "
+        "Groups that name none have the policy cpu, model, or gpu_0 and so on.",
+        form="NAME,SETTING=VALUE",
+    )
 
     model_repository: tuple[Path, ...] = _repository(
         (),

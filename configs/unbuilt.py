@@ -31,7 +31,6 @@ _OPTIMIZED = {"onnxruntime": ("graph", "execution_accelerators")}
 """The fields of `optimization` that count for a backend."""
 _HINTS_OF_ENSEMBLES = ("max_inflight_requests",)
 _REFUSED_OF_GROUPS = ("passive", "secondary_devices")
-_HINTS_OF_GROUPS = ("host_policy",)
 
 
 def refused(config: Node) -> Iterator[Unbuilt]:
@@ -62,8 +61,6 @@ def hints(config: Node, backend: str) -> Iterator[Unbuilt]:
     scheduling: Node | None = config.get("ensemble_scheduling")
     if scheduling is not None:
         yield from _set(scheduling, _HINTS_OF_ENSEMBLES)
-    for group in config.get("instance_group"):
-        yield from _set(group, _HINTS_OF_GROUPS)
 
 
 def _set(node: Node, names: Iterable[str]) -> Iterator[Unbuilt]:

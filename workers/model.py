@@ -9,6 +9,7 @@ from typing import Any
 
 from broker.messages import ErrorCode, Load
 from workers.errors import BackendError
+from workers.threads import intra_op_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +154,10 @@ class ModelSpec:
 
     @property
     def threads(self) -> int:
-        """This instance's fair share of the processor: the cores that we may use over the model's instances."""
+        """This instance's fair share of the processors."""
         groups = self.config.get("instance_group", ())
         instances = sum(int(g.get("count", 1)) * max(1, len(g.get("gpus", ()))) for g in groups)
-        return max(1, len(os.sched_getaffinity(0)) // max(1, instances))
+        return intra_op_threads(instances)
 
 
 def _not_a(text: str, key: str, kind: str) -> BackendError:

@@ -215,6 +215,7 @@ def test_a_repository_has_to_be_a_directory(repository: Path) -> None:
             "'<resource_name>:<count>'. Got R",
         ),
         (["--rate-limit-resource=R:x"], "rate_limit_resource: Invalid option value. Got x"),
+        (["--host-policy=p"], "host_policy: --host-policy option format is '<policy name>,<setting>=<value>'. Got p"),
         (["--rate-limit=maybe"], "invalid argument for --rate-limit: 'maybe' is none of off, execution_count"),
         (["--http-max-input-size=0"], "Error: --http-max-input-size must be greater than 0. Got 0"),
         (["--metrics-interval-ms=nan"], "Error: --metrics-interval-ms must be greater than 0. Got nan"),
