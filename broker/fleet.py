@@ -23,7 +23,7 @@ from broker.models import (
 from broker.rate_limiter import RateLimiter, Unsatisfiable
 from broker.requests import Death, Requests
 from broker.statistics import Statistics
-from configs import metrics_config
+from configs import backend_settings, metrics_config
 from configs.description import Environment, ModelDescription, TensorSpec
 from configs.description import Instance as InstanceSpec
 from configs.errors import ConfigError
@@ -475,8 +475,8 @@ def load_message(
     """What a worker is told to become."""
     settings = {
         "auto-complete-config": str(not config.disable_auto_complete_config).lower(),
-        **config.backend_config.get("", {}),
-        **config.backend_config.get(description.backend, {}),
+        **backend_settings.merged(config.backend_config, description.backend),
+        "backend-directory": str(config.backends),
         **({RECORD_SETTING: config.record} if config.record else {}),
         **({DIGESTS_SETTING: json.dumps(description.digests)} if description.digests else {}),
     }

@@ -21,7 +21,6 @@ USED = {*_SHM_DEFAULT, *_SHM_GROWTH, *_SHM_MAX, *_READ_BY_WORKERS, _DEFAULT_BATC
 _WITHOUT_EFFECT = {
     "additional-dependency-dirs",
     "auto-complete-config",
-    "backend-directory",
     "coalesce-request-input",
     "enable-memory-tracker",
     "execution-policy",
@@ -50,9 +49,9 @@ def parse_flag(text: str) -> tuple[str, str, str]:
     return backend, key, value
 
 
-def notes(settings: BackendSettings) -> list[str]:
+def notes(settings: BackendSettings, python_based: Iterable[str] = ()) -> list[str]:
     """Warnings about keys, and names of backends, that have no effect."""
-    known = {"", *BACKENDS}
+    known = {"", *BACKENDS, *python_based}
     lines = [f"backend_config: there is no backend '{name}' here" for name in settings if name not in known]
     for backend, keys in settings.items():
         for key in keys.keys() - USED:
@@ -78,12 +77,23 @@ def problems(settings: BackendSettings) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def merged(settings: BackendSettings, backend: str) -> dict[str, str]:
+    """What holds for a backend, by key."""
+    return {key: value for scope in reversed(_scopes(backend)) for key, value in settings.get(scope, {}).items()}
+
+
+def _scopes(backend: str) -> tuple[str, ...]:
+    """Where a backend's settings are, those that win first. One that is not our own is Python-based."""
+    return (backend, "") if backend in ("", *BACKENDS) else (backend, "python", "")
+
+
 def shm_sizes(settings: BackendSettings, backend: str) -> tuple[int, int, int]:
     """(default, growth, max) bytes of an arena of a backend; max 0: no limit of its own.
 
-    The backend's keys win over those for all backends. Raises ValueError naming key and value.
+    The backend's keys win over those for all backends, a Python-based one's also over those of `python`. Raises
+    ValueError naming key and value.
     """
-    scopes = [settings.get(backend, {}), settings.get("", {})]
+    scopes = [settings.get(scope, {}) for scope in _scopes(backend)]
     initial = _size(scopes, _SHM_DEFAULT, 64 * MIB)
     growth = _size(scopes, _SHM_GROWTH, 64 * MIB)
     limit = _size(scopes, _SHM_MAX, 0)

@@ -13,12 +13,20 @@ PYTHON_VERSION = "python_version"
 FILES = ("uv.lock", "pyproject.toml", "requirements.txt")
 """What may lie in a model's directory; the first that does counts."""
 
+_ARCHIVE_OF_LIBRARY = "pb_exec_env_model.py.tar.gz"
 _MODEL_DIRECTORY = "$$TRITON_MODEL_DIRECTORY"
 _VERSION = re.compile(r"3\.[0-9]{1,2}(\.[0-9]{1,2})?")
 
 
-def find(directory: Path, backend: str, parameters: Mapping[str, str]) -> Environment | None:
-    """What the model in `directory` runs in; None is the server's own. Raises ConfigError, OSError."""
+def find(
+    directory: Path, backend: str, parameters: Mapping[str, str], library: Path | None = None
+) -> Environment | None:
+    """What the model in `directory` runs in; None is the server's own. Raises ConfigError, OSError.
+
+    `library` is the directory of its backend if that is Python-based: what lies there is for models that say nothing.
+    """
+    if library is not None:
+        return find(directory, "python", parameters) or _of_library(library)
     if backend != "python":
         return None
     packed = parameters.get(EXECUTION_ENV_PATH, "")
@@ -32,6 +40,11 @@ def find(directory: Path, backend: str, parameters: Mapping[str, str]) -> Enviro
             stamp = "/".join(_stamp(directory / other) for other in FILES if (directory / other).is_file())
             return Environment("packages", str(directory / name), stamp, version)
     return None
+
+
+def _of_library(directory: Path) -> Environment | None:
+    archive = directory / _ARCHIVE_OF_LIBRARY
+    return _packed(str(archive)) if archive.is_file() else find(directory, "python", {})
 
 
 def _packed(text: str) -> Environment:

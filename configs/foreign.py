@@ -38,7 +38,6 @@ FOREIGN: tuple[Foreign, ...] = (
     _inert("grpc_infer_thread_count", int, _THREADS + " See --grpc-frontends."),
     _inert("grpc_infer_allocation_pool_size", int, "Request objects are not pooled."),
     _inert("grpc_max_response_pool_size", int, "Response objects are not pooled."),
-    _inert("backend_directory", str, "Backends are part of the server, no library is loaded."),
     _inert("repoagent_directory", str, "The repository agents are part of the server, no library is loaded."),
     _inert("cache_directory", str, "Caches are part of the server, no library is loaded."),
     _inert("pinned_memory_pool_byte_size", int, _GPU_MEMORY),

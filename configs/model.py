@@ -19,6 +19,7 @@ from configs import (
     layout,
     pbtxt,
     policy,
+    python_based,
     sequences,
     unbuilt,
     validate,
@@ -68,7 +69,7 @@ def _describe(directory: Path, name: str, config: Node, server: ServerConfig, gp
     warnings += [*cache.hint(config, name, server.cache), *host_policy.unknown(config, name, server.host_policy)]
     _raise_any([*(what.refusal(name) for what in unbuilt.refused(config)), *ensemble.problems(config, name)])
     digests = agents.verify(config, directory, server.model_signature_key)
-    kind = _kind(config, name, versions)
+    kind = _kind(config, name, versions, server.backends)
     target = instances.Target(name, kind.platform, kind.backend, gpus)
     problems = [*validate.problems(config, name), *_file_problems(config, directory, kind)]
     problems += [what.refusal(name) for what in unbuilt.refused_of(config, kind.backend)]
@@ -79,10 +80,13 @@ def _describe(directory: Path, name: str, config: Node, server: ServerConfig, gp
     _raise_any(problems)
     selected = _select(config, versions, name, warnings)
     form = _normalised(config, kind, name, groups)
+    library = python_based.find(server.backends, kind.backend) if kind.backend not in BACKENDS else None
+    if library is not None:
+        form["runtime"] = python_based.FILE
     parameters = {key: parameter["string_value"] for key, parameter in form["parameters"].items()}
     _raise_any(f"{config.at('parameters')}: {problem} for {name}" for problem in policy.problems(form, parameters))
     padding = policy.paddings(form, parameters)
-    runs_in = environment.find(directory, kind.backend, parameters)
+    runs_in = environment.find(directory, kind.backend, parameters, library)
     return ModelDescription(
         name=name,
         path=str(directory),
@@ -97,7 +101,7 @@ def _describe(directory: Path, name: str, config: Node, server: ServerConfig, gp
         decoupled=form.get("model_transaction_policy", {}).get("decoupled", False),
         parameters=parameters,
         config=form,
-        fingerprint=_fingerprint(form, directory, runs_in),
+        fingerprint=_fingerprint(form, directory, runs_in, library),
         version_fingerprints={version: layout.fingerprint(versions[version]) for version in selected},
         warnings=tuple(map(one_line, (*warnings, *(what.hint(name) for what in unbuilt.hints(config, kind.backend))))),
         batch_key=parameters.get(policy.BATCH_KEY, ""),
@@ -140,7 +144,7 @@ def _named(config: Node, directory: Path) -> Node:
     return config
 
 
-def _kind(config: Node, name: str, versions: dict[int, Path]) -> Kind:
+def _kind(config: Node, name: str, versions: dict[int, Path], backends: Path) -> Kind:
     if config.get("platform") == ensemble.PLATFORM:
         return Kind(ensemble.PLATFORM, "", "")
     first = min(versions.values(), key=lambda path: path.name, default=None)
@@ -150,12 +154,13 @@ def _kind(config: Node, name: str, versions: dict[int, Path]) -> Kind:
         kind = autocomplete.infer(name, given, files)
     except ValueError as error:
         raise ConfigError(f"{config.at('platform')}: {error}" if given.platform else str(error)) from error
-    if kind.backend not in BACKENDS:
+    if kind.backend not in BACKENDS and python_based.find(backends, kind.backend) is None:
+        known = (*BACKENDS, *python_based.names(backends))
         field = "backend" if given.backend or not given.platform else "platform"
         where = f"{config.at(field)}: " if given.backend or given.platform else ""
         raise ConfigError(
             f"{where}unable to find backend library for backend '{kind.backend}', try specifying runtime on the model "
-            f"configuration. Backends here are {', '.join(BACKENDS)}{nearest(kind.backend, BACKENDS, limit=0)}"
+            f"configuration. Backends here are {', '.join(known)}{nearest(kind.backend, known, limit=0)}"
         )
     return kind
 
@@ -303,8 +308,9 @@ def _policy(form: dict[str, Any] | None) -> QueuePolicy:
     )
 
 
-def _fingerprint(form: dict[str, Any], directory: Path, runs_in: Environment | None) -> str:
+def _fingerprint(form: dict[str, Any], directory: Path, runs_in: Environment | None, library: Path | None) -> str:
     loaded = {key: value for key, value in form.items() if key not in _FOR_THE_BROKER}
     loaded["parameters"] = {key: value for key, value in form["parameters"].items() if not policy.is_the_brokers(key)}
     parts = [str(directory), loaded, runs_in and asdict(runs_in), layout.shared_fingerprint(directory)]
+    parts += [layout.fingerprint(library)] if library is not None else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

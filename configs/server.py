@@ -15,6 +15,7 @@ from configs import (
     host_policy,
     metrics_config,
     pbtxt,
+    python_based,
     rate_limit,
     restricted,
     settings,
@@ -26,7 +27,7 @@ from configs.errors import ConfigError
 from configs.foreign import FOREIGN
 from configs.options import Given, Option, flag_of, parse_flags
 from configs.proto.schema import message
-from configs.settings import SETTINGS, ServerConfig
+from configs.settings import SETTINGS, ServerConfig, backends_in
 from configs.tree import Node, Position, as_json
 
 __all__ = ["ServerConfig", "load", "reload_entries"]
@@ -130,11 +131,12 @@ class _Load:
             self._warnings.append("response_cache_byte_size is deprecated, use cache_config with local,size=BYTES")
         self._judge_foreign()
         values["model_repository"] = self._repositories()
+        values["backend_directory"] = self._backend_directory()
         values["load_model"] = self._load_models(values.get("model_control_mode", ServerConfig.model_control_mode))
         values |= {name: self._all(name) for name in WITH_SYNTAX}
         values["trace_config"] = as_trace_config(self._older_traces(), values["trace_config"])
         self._errors += self._problems_of(values)
-        values["backend_config"] = self._backend_config()
+        values["backend_config"] = self._backend_config(backends_in(values["backend_directory"]))
         values["entries"] = _entries(self._file, self._errors)
         values["metrics_address"] = values.get("metrics_address") or values.get(
             "http_address", ServerConfig.http_address
@@ -236,11 +238,25 @@ class _Load:
                 else:
                     self._warnings.append(f"{where} has no effect: {foreign.option.help}")
 
+    def _base(self, option: Option) -> Path:
+        """What an option's relative paths start from: for flags the working directory, else the file's."""
+        from_file = self._path is not None and option.name not in self._given.texts
+        return self._path.parent if self._path and from_file else Path.cwd()
+
+    def _backend_directory(self) -> str:
+        """An absolute path, "" for the default."""
+        option = next(one for one in SETTINGS if one.name == "backend_directory")
+        for where, text in self._read(option)[-1:]:
+            path: str = os.path.abspath(self._base(option) / text)
+            if not os.path.isdir(path):
+                self._warnings.append(f"{where}: '{path}' is not a directory: there are no Python-based backends")
+            return path
+        return ""
+
     def _repositories(self) -> tuple[Path, ...]:
         """Absolute paths, from the flags, else from the file, else the default beside the file."""
         option = next(one for one in SETTINGS if one.name == "model_repository")
-        from_file = self._path is not None and option.name not in self._given.texts
-        base = self._path.parent if self._path and from_file else Path.cwd()
+        base = self._base(option)
         given = self._read(option)
         paths = []
         for where, text in given:
@@ -264,7 +280,7 @@ class _Load:
             self._errors.append(f"there is no model repository: {ways}")
         return ()
 
-    def _backend_config(self) -> BackendSettings:
+    def _backend_config(self, backends: Path) -> BackendSettings:
         merged: dict[str, dict[str, str]] = {}
         for block in self._file.get("backend_config"):
             merged.setdefault(block.get("backend"), {}).update(block.get("parameters"))
@@ -276,7 +292,7 @@ class _Load:
             else:
                 merged.setdefault(backend, {})[key] = value
         self._errors += backend_settings.problems(merged)
-        self._warnings += backend_settings.notes(merged)
+        self._warnings += backend_settings.notes(merged, python_based.names(backends))
         return merged
 
 

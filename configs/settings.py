@@ -1,5 +1,6 @@
 """Every setting of the server, declared once: flags, fields of server.pbtxt, defaults and `--help` follow from it."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -62,6 +63,13 @@ class ServerConfig:
         "On which cores the workers run whose instance group names this host_policy: cpu-cores=0-3,8 or numa-node=0. "
         "Groups that name none have the policy cpu, model, or gpu_0 and so on.",
         form="NAME,SETTING=VALUE",
+    )
+
+    backend_directory: str = _server(
+        "",
+        'Directory of Python-based backends: NAME/model.py serves models with backend: "NAME". In the file it is '
+        "relative to the file. Default: 'backends' in the prefix of the Python that runs the server.",
+        form="PATH",
     )
 
     model_repository: tuple[Path, ...] = _repository(
@@ -228,6 +236,11 @@ class ServerConfig:
     warnings: tuple[str, ...] = ()
 
     @property
+    def backends(self) -> Path:
+        """Where Python-based backends are."""
+        return backends_in(self.backend_directory)
+
+    @property
     def cache(self) -> CacheConfig:
         """The response cache."""
         return cache.parse(self.cache_config, self.response_cache_byte_size)
@@ -235,6 +248,11 @@ class ServerConfig:
     def shm(self, backend: str) -> tuple[int, int, int]:
         """(default, growth, max) bytes of a backend's arenas; max 0: no limit of its own."""
         return backend_settings.shm_sizes(self.backend_config, backend)
+
+
+def backends_in(directory: str) -> Path:
+    """Where Python-based backends are when `backend_directory` says this."""
+    return Path(directory or Path(sys.prefix) / "backends")
 
 
 CONFIG = Option(

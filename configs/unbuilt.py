@@ -6,6 +6,7 @@ Refused is what would change an answer or its order if it were ignored.
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from configs.backend_settings import BACKENDS
 from configs.tree import Node, Position
 
 
@@ -35,7 +36,8 @@ _REFUSED_OF_GROUPS = ("passive", "secondary_devices")
 
 def refused(config: Node) -> Iterator[Unbuilt]:
     """What has to be refused in a ModelConfig."""
-    if config.get("runtime") not in ("", f"libtriton_{config.get('backend')}.so"):
+    own = "model.py" if config.get("backend") not in BACKENDS else ""  # of Python-based backends
+    if config.get("runtime") not in ("", own, f"libtriton_{config.get('backend')}.so"):
         yield Unbuilt(config.at("runtime"), "runtime")
     for group in config.get("instance_group"):
         yield from _set(group, _REFUSED_OF_GROUPS)

@@ -116,7 +116,7 @@ _BACKENDS = {
 
 def create(model: ModelSpec, host: Host) -> Backend:
     """The backend that a model names; its framework is imported here, in this worker only. Raises BackendError."""
-    entry = _BACKENDS.get(model.backend)
+    entry = _BACKENDS.get(model.backend) or (_BACKENDS["python"] if model.library.is_file() else None)
     if entry is None:
         raise BackendError(
             ErrorCode.INVALID_ARG,

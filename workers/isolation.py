@@ -51,7 +51,12 @@ def make_room(directories: list[str]) -> None:
 
 
 def import_file(path: Path, package: str) -> ModuleType:
-    """Import a file as `<package>.<stem>`, its directory being that package; raises what the file raises."""
+    """Import a file as `<package>.<stem>`, its directory being that package; raises what the file raises.
+
+    Without a package (`""`) as a module of its own.
+    """
+    if not package:
+        return _execute(path.stem, path, None)
     directory = str(path.parent)
     init = path.parent / "__init__.py"
     if init.exists():

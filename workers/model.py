@@ -153,6 +153,11 @@ class ModelSpec:
         return path
 
     @property
+    def library(self) -> Path:
+        """Where the file of the model's backend lies if that is Python-based."""
+        return Path(self.settings.get("backend-directory", ""), self.backend, "model.py")
+
+    @property
     def threads(self) -> int:
         """This instance's fair share of the processors."""
         groups = self.config.get("instance_group", ())

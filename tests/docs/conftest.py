@@ -18,6 +18,9 @@ SECONDS = 60.0
 _NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "results", "build", "dist")
 _ROLES = {"8000": "http", "8001": "grpc", "8002": "metrics"}
 
+WRITTEN = ("models/", "backends/")
+"""Where the files are that a reader writes for the server."""
+
 Run = Callable[[list[str]], "subprocess.CompletedProcess[str]"]
 
 
@@ -33,7 +36,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT, directory, ignore=_NOT_COPIED)
     (directory / ".venv").symlink_to(sys.prefix)
     (directory / "models").mkdir()
-    files = [block for block in blocks("python", "protobuf", "text", "csv") if block.file.startswith("models/")]
+    files = [block for block in blocks("python", "protobuf", "text", "csv") if block.file.startswith(WRITTEN)]
     for block in files:
         path = directory / block.file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +52,8 @@ def server(clone: Path) -> Iterator[Server]:
     """`make run` with free ports, on the demonstration's models and those of the pages."""
     repositories = [f"--model-repository={clone / name}" for name in ("examples/model_repository", "models")]
     write_wheel(clone / "wheels", "inflection", "0.5.1", "def pluralize(word):\n    return word + 's'\n")
-    found = Server(clone, "", *repositories, env={"PYTHONPATH": str(clone), **_offline(clone)})
+    backends = f"--backend-directory={clone / 'backends'}"
+    found = Server(clone, "", backends, *repositories, env={"PYTHONPATH": str(clone), **_offline(clone)})
     found.config = clone / "configs" / "server.pbtxt"
     with found:
         for script in (clone / "examples").glob("*.py"):

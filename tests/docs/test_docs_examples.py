@@ -14,7 +14,7 @@ from PIL import Image
 
 from configs import server as settings
 from tests.docs.blocks import ROOT, Block, Command, blocks, commands, matches
-from tests.docs.conftest import Run, is_script
+from tests.docs.conftest import WRITTEN, Run, is_script
 from tests.support.server import Server
 from tests.support.waiting import until
 
@@ -29,7 +29,7 @@ EXEMPT = {
 START = ("python -m broker -", ".venv/bin/python -m broker -")
 """Commands that run until they are stopped: their flags are read, by the code that the server reads them with."""
 
-EXAMPLES = [b for b in blocks("python", "console") if not b.file.startswith("models/") and not is_script(b)]
+EXAMPLES = [b for b in blocks("python", "console") if not b.file.startswith(WRITTEN) and not is_script(b)]
 COMMANDS = [command for block in blocks("console") for command in commands(block)]
 STARTS = [command for command in COMMANDS if command.text.startswith(START)]
 
@@ -94,4 +94,4 @@ def test_every_exempt_kind_of_command_is_there() -> None:
 
 def test_every_python_block_is_run() -> None:
     """A block behind a comment that names a file is that file, so such a comment must not be there by chance."""
-    assert all(b.file.startswith("models/") or is_script(b) for b in blocks("python") if b.file)
+    assert all(b.file.startswith(WRITTEN) or is_script(b) for b in blocks("python") if b.file)

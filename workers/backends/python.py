@@ -1,4 +1,7 @@
-"""The Python backend: a model is a class `TritonPythonModel` in a file of the model's version directory."""
+"""The Python backend: a model is a class `TritonPythonModel` in a file of the model's version directory.
+
+A Python-based backend is the same, but that the file is the backend's and serves all its models.
+"""
 
 import asyncio
 import copy
@@ -48,17 +51,18 @@ class PythonBackend:
     def load(self) -> Interface:
         """Import the file, complete the configuration, initialize the instance."""
         model = self._model
-        path = model.file("model.py")
+        is_own = model.backend == "python"
+        path = model.file("model.py") if is_own else model.library
         if path.suffix != ".py":
             raise BackendError(ErrorCode.INTERNAL, f"Model name must end with '.py'. Model name is \"{path.name}\".")
         self._path = str(path)
         server.connect(self._log, model.instance, str(model.version_directory), self._calls)
         for name in ("triton_python_backend_utils", "c_python_backend_utils"):
             sys.modules[name] = pb_utils
-        isolation.make_room([str(path.parent), str(model.directory)])
+        isolation.make_room([str(path.parent), str(model.directory)] if is_own else [str(path.parent)])
         try:
             began = time.monotonic()
-            model_class = isolation.import_file(path, str(model.version)).TritonPythonModel
+            model_class = isolation.import_file(path, str(model.version) if is_own else "").TritonPythonModel
             imported = time.monotonic()
             config = self._complete(model_class)
             instance = model_class()
