@@ -1,7 +1,7 @@
 """`python -m broker --config server.pbtxt`: read the configuration, then serve until SIGTERM.
 
-`python -m broker run` executes one model without a server, `python -m broker environments` is about the environments of
-Python models.
+Installed as `tidepool` and `tritonserver`, too. `python -m broker run` executes one model without a server, `python -m
+broker environments` is about the environments of Python models.
 """
 
 import os
@@ -34,5 +34,10 @@ def main(arguments: list[str]) -> int:
         return 1
 
 
+def console() -> int:
+    """`tidepool`, and `tritonserver` for those who start Triton by that name."""
+    return main(sys.argv[1:])
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(console())

@@ -18,7 +18,7 @@ from configs.settings import OPTIONS
 from tests.docs.blocks import PAGES, ROOT
 from tests.support.server import Server
 
-OTHERS_FLAGS = {"--shm-size", "--ipc", "--gpus", "--extra-index-url", "--data-binary"}
+OTHERS_FLAGS = {"--shm-size", "--ipc", "--gpus", "--build-arg", "--user", "--extra-index-url", "--data-binary"}
 """Flags of other programs that the pages mention."""
 TRITONS_METRICS = {
     "nv_pinned_memory_pool_total_bytes",

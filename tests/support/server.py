@@ -46,6 +46,7 @@ class Server:
         self.config.write_text(text)
         self.flags = list(flags)
         self.launcher = [sys.executable, "-m", "broker"]
+        self.takes_file = True  # else flags are all that it is told
         self.cwd = directory
         self.id = ""
         self._env = {**os.environ, **(env or {})}
@@ -61,7 +62,8 @@ class Server:
         """
         local = [f"--{role}-address=127.0.0.1" for role in ("http", "grpc")]
         free = [f"--{role}-port=0" for role in ("http", "grpc", "metrics")]
-        command = [*self.launcher, f"--config={self.config}", *local, *free, *self.flags]
+        file = [f"--config={self.config}"] if self.takes_file else []
+        command = [*self.launcher, *file, *local, *free, *self.flags]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
