@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from broker.child import THREADS
 from broker.models import InstanceState, Model
+from configs.backend_settings import LIGHT
 from configs.host_policy import HostPolicy
 
 OPENMP = "OMP_NUM_THREADS"
@@ -22,8 +23,6 @@ FOLLOWERS = (
     "RAYON_NUM_THREADS",
 )
 """The variables that libraries look at when they are imported. One that the server was started with stays as it is."""
-LIGHT = frozenset({"identity", "repeat", "sequence", "square"})
-"""Backends that compute nothing: their workers do not count."""
 
 _GOING = frozenset({InstanceState.DRAINING, InstanceState.FAILED})
 

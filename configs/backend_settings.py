@@ -5,7 +5,20 @@ from collections.abc import Iterable, Mapping
 
 BackendSettings = Mapping[str, Mapping[str, str]]  # by backend, `""` holds for all; then by key
 
-BACKENDS = ("identity", "onnxruntime", "openvino", "python", "pytorch", "tensorflow")  # those there are
+BACKENDS = (
+    "identity",
+    "onnxruntime",
+    "openvino",
+    "python",
+    "pytorch",
+    "repeat",
+    "sequence",
+    "square",
+    "tensorflow",
+)
+"""Those there are."""
+LIGHT = frozenset({"identity", "repeat", "sequence", "square"})
+"""Backends that compute nothing: their models run on the CPU unless they say otherwise, and do not count there."""
 MIB = 1 << 20
 _FORMAT = "--backend-config option format is '<backend name>,<setting>=<value>'. Got"
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from configs.backend_settings import LIGHT
 from configs.description import Instance, Resource
 from configs.host_policy import default_name
 
@@ -29,7 +30,7 @@ class Target(NamedTuple):
 
 def default_group(target: Target, empty: dict[str, Any]) -> dict[str, Any]:
     """The group of a model that has none; it carries the model's own name."""
-    kind = "KIND_CPU" if target.backend == "identity" else "KIND_AUTO"
+    kind = "KIND_CPU" if target.backend in LIGHT else "KIND_AUTO"
     return {**empty, "name": target.model, "kind": kind}
 
 

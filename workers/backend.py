@@ -111,6 +111,9 @@ _BACKENDS = {
     "onnxruntime": _Entry("workers.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime", "onnx"),
     "openvino": _Entry("workers.backends.openvino", "OpenVinoBackend", "openvino", "openvino"),
     "tensorflow": _Entry("workers.backends.tensorflow", "TensorFlowBackend", "tensorflow", "tensorflow"),
+    "repeat": _Entry("workers.backends.repeat", "RepeatBackend", "", ""),
+    "sequence": _Entry("workers.backends.sequence", "SequenceBackend", "", ""),
+    "square": _Entry("workers.backends.square", "SquareBackend", "", ""),
 }
 
 

@@ -35,7 +35,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("docs") / "tidepool"
     shutil.copytree(ROOT, directory, ignore=_NOT_COPIED)
     (directory / ".venv").symlink_to(sys.prefix)
-    (directory / "models").mkdir()
+    (directory / "models" / "countdown" / "1").mkdir(parents=True)
     files = [block for block in blocks("python", "protobuf", "text", "csv") if block.file.startswith(WRITTEN)]
     for block in files:
         path = directory / block.file
