@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from broker.child import THREADS
+from broker.effects import Share
 from broker.models import InstanceState, Model
 from configs.backend_settings import LIGHT
 from configs.host_policy import HostPolicy
@@ -38,14 +39,6 @@ class Processors(NamedTuple):
         """How many of these cores (None: of all) can be used at a time, at least 1."""
         there = len(self.cores if cores is None else cores)
         return max(1, there if self.quota is None else min(there, int(self.quota)))
-
-
-class Share(NamedTuple):
-    """A worker's part: threads of one execution, the cores it is bound to (None: none in particular), variables."""
-
-    threads: int
-    affinity: frozenset[int] | None
-    variables: dict[str, str]
 
 
 def plan(

@@ -13,6 +13,15 @@ class Send(NamedTuple):
     message: Message
 
 
+class Share(NamedTuple):
+    """A process's part of the processors: threads of one execution, the cores it is bound to (None: to none in
+    particular), environment variables that say so."""
+
+    threads: int
+    affinity: frozenset[int] | None
+    variables: dict[str, str]
+
+
 class Start(NamedTuple):
     """Start a process. `name` is for people, `visible_devices` its CUDA_VISIBLE_DEVICES (None: inherit ours)."""
 
@@ -21,6 +30,7 @@ class Start(NamedTuple):
     name: str
     visible_devices: str | None
     environment: Environment | None = None  # of a worker; None: the server's own
+    share: Share | None = None  # the server loop fills it in
 
 
 class Kill(NamedTuple):

@@ -7,6 +7,7 @@ or drains the difference, anything else loads new versions beside the old, which
 import json
 from collections.abc import Callable
 
+from broker import inferred
 from broker.effects import Effect, Emit, Kill, Send
 from broker.messages import DIGESTS_SETTING, RECORD_SETTING, Declared, Load, Loaded, LoadFailed, Stop, describe_code
 from broker.models import (
@@ -408,6 +409,8 @@ class Fleet:
         self.models[version.model].failures.pop(version.number, None)
         self.is_changed = True
         self._emit("I", f"model '{version.model}' version {version.number} is ready: {what}")
+        if version.description.is_inferred:
+            self._emit("I", inferred.told(version))
         self._promote(self.models[version.model], now)
 
     def _settle(self, version: Version, now: float) -> None:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from broker import runtime
+from broker import lone, runtime
 from broker.child import Place, take_place
 from broker.file_events import FileEvents
 from broker.gpus import visible_gpus
@@ -296,8 +296,9 @@ class Watcher:
     def _find(self) -> Models | None:
         try:
             config = self._config
-            found = list_models(config.model_repository, self._entries, config.model_namespacing)
-        except ConfigError as error:
+            repositories = [lone.repository(path, self._scratch) for path in config.model_repository]
+            found = list_models(repositories, self._entries, config.model_namespacing)
+        except (ConfigError, OSError) as error:
             self._error = str(error)
             return None
         self._error = ""

@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from broker import cpus, processors, runtime, tables
 from broker.core import Core, Frontends
-from broker.effects import ConfigureLog, Effect, Emit, Exit, Kill, Send, Start, Unlink
+from broker.effects import ConfigureLog, Effect, Emit, Exit, Kill, Send, Share, Start, Unlink
 from broker.listen import Ports, frontend_counts, open_ports
 from broker.log import Log
 from broker.log_settings import LogSettings
@@ -195,8 +195,9 @@ class Server:
                     self._exit_status = status
 
     def _start(self, start: Start) -> None:
+        start = start._replace(share=self._share(start))
         try:
-            child = self._supervisor.start(start, self._share(start))
+            child = self._supervisor.start(start)
         except OSError as error:
             death = Death(f"cannot be started: {error.strerror or error}", False, 0, ())
             self._apply(self._core.lost(start.peer, death, time.monotonic()))
@@ -205,11 +206,11 @@ class Server:
         self._watch(child.output, "output", start.peer)
         self._core.started(start.peer, child.process.pid, time.monotonic())
 
-    def _share(self, start: Start) -> cpus.Share:
+    def _share(self, start: Start) -> Share:
         """What of the processors the process is to use: what else is to be started is known by now."""
         worker = self._core.fleet.workers.get(start.peer)
         if worker is None:
-            return cpus.Share(1, None, cpus.variables(1, os.environ))
+            return Share(1, None, cpus.variables(1, os.environ))
         crowd = cpus.crowd(self._core.models.values())
         return cpus.plan(self._processors, self._policies, worker.spec.host_policy, crowd, os.environ)
 

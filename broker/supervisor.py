@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 
-from broker.cpus import Share
 from broker.effects import Start
 from broker.requests import Death
 
@@ -78,8 +77,8 @@ class Supervisor:
         self._modules = modules
         self.children: dict[str, Child] = {}
 
-    def start(self, start: Start, share: Share | None = None) -> Child:
-        """Start a process, with its share of the processors. Raises OSError; nothing is left of it then."""
+    def start(self, start: Start) -> Child:
+        """Start a process. Raises OSError; nothing is left of it then."""
         with ExitStack() as ours, ExitStack() as its:
             output, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             ours.callback(os.close, output)
@@ -99,13 +98,13 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=write,
                 stderr=write,
-                env=_environment(start) | (share.variables if share is not None else {}),
+                env=_environment(start),
                 pass_fds=[inherited] if inherited >= 0 else [],
             )
             ours.callback(process.wait)
             ours.callback(process.kill)
-            if share is not None and share.affinity is not None:
-                os.sched_setaffinity(process.pid, share.affinity)  # it has one thread yet: others will inherit it
+            if start.share is not None and start.share.affinity is not None:
+                os.sched_setaffinity(process.pid, start.share.affinity)  # it has one thread yet: others will inherit it
             child = Child(start.peer, start.name, process, os.pidfd_open(process.pid), output, status)
             ours.pop_all()
         self.children[start.peer] = child
@@ -186,6 +185,8 @@ def _environment(start: Start) -> dict[str, str]:
         environment.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     if start.visible_devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = start.visible_devices
+    if start.share is not None:
+        environment |= start.share.variables
     return environment
 
 

@@ -161,6 +161,7 @@ class ModelDescription:
     namespace: str = ""  # its repository, under model_namespacing
     environment: Environment | None = None  # of Python models; None: the server's own
     digests: dict[str, str] = field(default_factory=dict)  # by path: `MD5:...` of files that were checked
+    is_inferred: bool = False  # there was no configuration
 
     def to_wire(self) -> dict[str, Any]:
         """Plain data for msgpack."""

@@ -15,6 +15,9 @@ NOT_VERSIONS = {"warmup", "initial_state", "configs", "__pycache__"}
 CONFIGURATIONS = {"config.pbtxt", "configs"}
 """What in a model's directory is its configuration, whose fields count one by one."""
 
+_MODEL_FILES = (".onnx", ".pt", ".plan")
+"""What model files end with that cannot be anything else."""
+
 _VERSION = re.compile(r"0|[1-9][0-9]*")
 _LARGEST_VERSION = 2**63 - 1
 _SCRATCH = re.compile(r"\..*|.*~|.*\.(?:sw[a-z]|bak|tmp|part)|__pycache__|#.*#|4913")  # written by editors and Python
@@ -76,6 +79,11 @@ def version_directories(directory: Path) -> tuple[dict[int, Path], list[str]]:
         else:
             warnings.append(f"ignore version directory '{name}' which fails to convert to integral number")
     return dict(sorted(versions.items())), warnings
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file is taken for a model that needs no directories around it."""
+    return name.endswith(_MODEL_FILES) and not name.startswith(".")
 
 
 def fingerprint(directory: Path) -> str:

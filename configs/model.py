@@ -59,7 +59,7 @@ def describe(
         config = _read(directory, entry, server) if override is None else _named(override, directory)
         described = _describe(directory, bare_name(name) or directory.name, config, server, gpus)
         namespace = str(directory.parent) if server.model_namespacing else ""
-        return replace(described, name=name or directory.name, namespace=namespace)
+        return replace(described, name=name or directory.name, namespace=namespace, is_inferred=not config.fields)
     except OSError as error:
         raise ConfigError(f"{error.filename or directory}: cannot be read: {error.strerror or error}") from error
 

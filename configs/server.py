@@ -25,6 +25,7 @@ from configs.backend_settings import BackendSettings
 from configs.deprecated import TRACE_FLAGS, as_trace_config
 from configs.errors import ConfigError
 from configs.foreign import FOREIGN
+from configs.layout import is_model_file
 from configs.options import Given, Option, flag_of, parse_flags
 from configs.proto.schema import message
 from configs.settings import SETTINGS, ServerConfig, backends_in
@@ -263,8 +264,8 @@ class _Load:
             directory = Path(os.path.abspath(base / text))
             if "://" in text:
                 self._errors.append(f"{where}: '{text}': repositories in a cloud are not built yet, give a directory")
-            elif not os.path.isdir(directory):  # unlike Path's, it takes names that cannot be
-                self._errors.append(f"{where}: '{directory}' is not a directory")
+            elif not os.path.isdir(directory) and not (os.path.isfile(directory) and is_model_file(directory.name)):
+                self._errors.append(f"{where}: '{directory}' is not a directory")  # os.path takes names that cannot be
             paths.append(directory)
         return tuple(dict.fromkeys(paths)) if given else self._default_repository()
 

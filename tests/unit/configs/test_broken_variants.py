@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.backend_settings import BACKENDS
 from configs.errors import ConfigError
 from configs.model import describe
 from configs.server import load
@@ -72,8 +73,7 @@ def test_the_file_works_as_it_stands(tmp_path: Path) -> None:
             'platform: "pytorch"',
             'backend: "pytorhc"',
             "2:33: unable to find backend library for backend 'pytorhc', try specifying runtime on the model "
-            "configuration. Backends here are identity, onnxruntime, openvino, python, pytorch, tensorflow; did you "
-            "mean 'pytorch'?",
+            f"configuration. Backends here are {', '.join(BACKENDS)}; did you mean 'pytorch'?",
         ),
         ("KIND_CPU", "KIND_CUP", "3:42: unknown value 'KIND_CUP' for 'kind'; did you mean 'KIND_CPU'?"),
         ('name: "my_resnet"', "", "2:13: an entry of model_config_list must have a 'name'"),
