@@ -46,7 +46,7 @@ def models(directory: Path, files: Iterable[str], beside: Iterable[str]) -> dict
     found: dict[str, dict[str, Path]] = {}
     for file in files:
         stem, suffix = os.path.splitext(file)
-        name = directory.name if stem == "model" else stem
+        name = (directory.name if stem == "model" else "") or stem
         others = {other for other in beside if other != file and other.startswith((f"{stem}.", f"{stem}_"))}
         links = {other: directory / other for other in others if not is_model_file(other)}
         found[f"{name}{suffix}" if name in found else name] = {**links, f"model{suffix}": directory / file}

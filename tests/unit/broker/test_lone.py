@@ -83,6 +83,7 @@ def test_links_follow_the_files(place: Path) -> None:
 
 def test_names_do_not_depend_on_what_is_beside() -> None:
     assert models(Path("/d"), ["a.pt"], ["a.pt", "ab.txt"]) == {"a": {"model.pt": Path("/d/a.pt")}}
+    assert models(Path("/"), ["model.pt"], []) == {"model": {"model.pt": Path("/model.pt")}}
 
 
 def test_the_repository_process_describes_them(place: Path) -> None:
