@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from broker.lone import models, repository
+from broker.messages import ModelDescribed, ModelRemoved
 from broker.repository import Watcher
 from configs.errors import ConfigError
 from configs.server import ServerConfig, load
@@ -90,13 +91,14 @@ def test_the_repository_process_describes_them(place: Path) -> None:
     touch(place, "bert.onnx")
     config = ServerConfig(model_repository=(place,), model_control_mode="poll")
     watcher = Watcher(config, (), place.parent / "scratch")
-    (described,) = [m.description for m in watcher.scan(is_first=True) if hasattr(m, "description")]
+    (described,) = [m.description for m in watcher.scan(is_first=True) if isinstance(m, ModelDescribed)]
     assert (described["name"], described["backend"], described["is_inferred"]) == ("bert", "onnxruntime", True)
     watcher.release(described["path"])
     assert Path(described["path"]).is_dir()
     (place / "bert.onnx").rename(place / "roberta.onnx")
-    told = {getattr(m, "model", "") or m.description["name"] for m in watcher.scan() if not hasattr(m, "models")}
-    assert told == {"bert", "roberta"}
+    found = [*watcher.scan(), *[message for _ in range(5) for message in watcher.look()]]
+    assert [m.model for m in found if isinstance(m, ModelRemoved)] == ["bert"]
+    assert [m.description["name"] for m in found if isinstance(m, ModelDescribed)] == ["roberta"]
 
 
 def test_the_flag_takes_a_model_file_and_no_other(place: Path) -> None:
