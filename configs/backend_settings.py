@@ -15,6 +15,7 @@ BACKENDS = (
     "sequence",
     "square",
     "tensorflow",
+    "tensorrt",
 )
 """Those there are."""
 LIGHT = frozenset({"identity", "repeat", "sequence", "square"})
@@ -28,7 +29,16 @@ _SHM_MAX = ("shm-max-byte-size",)
 _DEFAULT_BATCH = "default-max-batch-size"
 _THREADS = ("intra_op_thread_count", "inter_op_thread_count")
 _READ_BY_WORKERS = ("allow-soft-placement", "enable-global-threadpool", "gpu-memory-fraction")
-USED = {*_SHM_DEFAULT, *_SHM_GROWTH, *_SHM_MAX, *_READ_BY_WORKERS, _DEFAULT_BATCH, *_THREADS}
+USED = {
+    "plugins",
+    "version-compatible",
+    *_SHM_DEFAULT,
+    *_SHM_GROWTH,
+    *_SHM_MAX,
+    *_READ_BY_WORKERS,
+    _DEFAULT_BATCH,
+    *_THREADS,
+}
 
 # Triton's own keys that mean nothing in this server.
 _WITHOUT_EFFECT = {
@@ -38,14 +48,12 @@ _WITHOUT_EFFECT = {
     "enable-memory-tracker",
     "execution-policy",
     "min-compute-capability",
-    "plugins",
     "release_after_unload",
     "shm-region-prefix-name",
     "shm_message_queue_size",
     "stub-timeout-seconds",
     "thread-pool-size",
     "version",
-    "version-compatible",
 }
 
 

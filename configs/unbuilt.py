@@ -28,7 +28,7 @@ class Unbuilt(NamedTuple):
 
 _REFUSED_BUT_OF = {"model_operations": ("onnxruntime",)}
 _HINTS = ("optimization",)
-_OPTIMIZED = {"onnxruntime": ("graph", "execution_accelerators")}
+_OPTIMIZED = {"onnxruntime": ("graph", "execution_accelerators"), "tensorrt": ("cuda",)}
 """The fields of `optimization` that count for a backend."""
 _HINTS_OF_ENSEMBLES = ("max_inflight_requests",)
 _REFUSED_OF_GROUPS = ("passive", "secondary_devices")

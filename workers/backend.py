@@ -100,7 +100,7 @@ class Backend(Protocol):
 class _Entry(NamedTuple):
     module: str
     class_name: str
-    framework: str  # the package that may be missing, and the extra that brings it
+    framework: str  # the packages that may be missing, and the extra that brings them
     extra: str
 
 
@@ -114,6 +114,7 @@ _BACKENDS = {
     "repeat": _Entry("workers.backends.repeat", "RepeatBackend", "", ""),
     "sequence": _Entry("workers.backends.sequence", "SequenceBackend", "", ""),
     "square": _Entry("workers.backends.square", "SquareBackend", "", ""),
+    "tensorrt": _Entry("workers.backends.tensorrt", "TensorRTBackend", "tensorrt cupy", "gpu"),
 }
 
 
@@ -128,11 +129,12 @@ def create(model: ModelSpec, host: Host) -> Backend:
     try:
         cls: Callable[[ModelSpec, Host], Backend] = getattr(import_module(entry.module), entry.class_name)
     except ModuleNotFoundError as error:
-        if not error.name or error.name.partition(".")[0] != entry.framework:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in entry.framework.split():
             raise
         raise BackendError(
             ErrorCode.UNAVAILABLE,
-            f"backend '{model.backend}' needs the package '{entry.framework}', which is not installed: "
+            f"backend '{model.backend}' needs the package '{missing}', which is not installed: "
             f"pip install 'tidepool[{entry.extra}]'",
         ) from None
     return cls(model, host)
