@@ -28,17 +28,14 @@ _SHM_GROWTH = ("shm-growth-byte-size",)
 _SHM_MAX = ("shm-max-byte-size",)
 _DEFAULT_BATCH = "default-max-batch-size"
 _THREADS = ("intra_op_thread_count", "inter_op_thread_count")
-_READ_BY_WORKERS = ("allow-soft-placement", "enable-global-threadpool", "gpu-memory-fraction")
-USED = {
+_READ_BY_WORKERS = (
+    "allow-soft-placement",
+    "enable-global-threadpool",
+    "gpu-memory-fraction",
     "plugins",
     "version-compatible",
-    *_SHM_DEFAULT,
-    *_SHM_GROWTH,
-    *_SHM_MAX,
-    *_READ_BY_WORKERS,
-    _DEFAULT_BATCH,
-    *_THREADS,
-}
+)
+USED = {*_SHM_DEFAULT, *_SHM_GROWTH, *_SHM_MAX, *_READ_BY_WORKERS, _DEFAULT_BATCH, *_THREADS}
 
 # Triton's own keys that mean nothing in this server.
 _WITHOUT_EFFECT = {
