@@ -209,11 +209,11 @@ def test_the_name_of_the_model_can_name_its_backend(described: Describe) -> None
             '\nbackend: "onnx"',
             "2:1: unable to find backend library for backend 'onnx', try specifying runtime on the model "
             "configuration. Backends here are identity, onnxruntime, openvino, python, pytorch, repeat, sequence, "
-            "square, tensorflow",
+            "square, tensorflow, tensorrt",
         ),
         (
-            'platform: "tensorrt_plan"',
-            "1:1: unable to find backend library for backend 'tensorrt', try specifying runtime on the model ",
+            'backend: "dali"',
+            "1:1: unable to find backend library for backend 'dali', try specifying runtime on the model ",
         ),
     ],
 )

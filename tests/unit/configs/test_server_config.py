@@ -364,14 +364,14 @@ def test_the_two_spellings_must_not_disagree(repository: Path) -> None:
 def test_unknown_keys_and_backends_are_warned_about(repository: Path) -> None:
     flags = [
         "--backend-config=python,sh-default=1",
-        "--backend-config=tensorrt,plugins=x",
+        "--backend-config=dali,plugin_libs=x",
         "--backend-config=version=2",
     ]
     assert load([f"--model-repository={repository}", *flags]).warnings == (
+        "backend_config: 'dali,plugin_libs' is not known, it has no effect",
         "backend_config: 'python,sh-default' is not known, it has no effect",
-        "backend_config: 'tensorrt,plugins' has no effect here",
         "backend_config: 'version' has no effect here",
-        "backend_config: there is no backend 'tensorrt' here",
+        "backend_config: there is no backend 'dali' here",
     )
 
 
