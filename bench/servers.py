@@ -41,9 +41,9 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def tidepool(repository: Path) -> Iterator[Server]:
+def tidepool(repository: Path, *flags: str) -> Iterator[Server]:
     """This project's server."""
-    line = [sys.executable, "-m", "broker", f"--model-repository={repository}"]
+    line = [sys.executable, "-m", "broker", f"--model-repository={repository}", *flags]
     with running("Tidepool", line, os.environ) as server:
         yield server
 

@@ -92,6 +92,7 @@ from broker.remote_cache import RemoteCache
 from broker.requests import Death, Requests
 from broker.response_cache import ResponseCache
 from broker.roles import READERS, SENT
+from broker.scaler import Scaler
 from broker.tracing import Tracing
 from broker.validation import Rejected
 from configs import metrics_config, rate_limit, trace
@@ -163,6 +164,7 @@ class Core:
         self._compositions = Compositions(self.fleet, self._out)
         self.control = Control(self.fleet, config.model_control_mode == "explicit", self._out, config.load_model)
         self.on_demand = OnDemand(self.fleet, self.requests, config, epoch_offset)
+        self._scaler = Scaler(self.fleet, self.on_demand)
         self._custom_metrics = CustomMetrics()
         self._readiness = Readiness(self._out)
         self._callers: set[str] = set()  # workers whose models call others: they read and are read as frontends
@@ -302,6 +304,7 @@ class Core:
             self._next_tick = now + TICK_SECONDS
             self.requests.refuse_outages(now)
             self.on_demand.tick(now)
+            self._scaler.tick(now)
             self._observer.tick(now)
             self._look_for_silence(now)
         if self._drain_due is not None and now >= self._drain_due:
@@ -554,9 +557,9 @@ class Core:
     def _repository(self) -> str | None:
         return next(iter(self._tokens_of("repository")), None)
 
-    def _sampled(self, _peer: Peer, message: MemorySampled, _now: float) -> None:
+    def _sampled(self, _peer: Peer, message: MemorySampled, now: float) -> None:
         self._memory, self._system = message.pss, message.system
-        self.on_demand.sampled(message, self.fleet.workers.values())
+        self.on_demand.sampled(message, now)
 
     def _do(self, effects: list[Effect]) -> None:
         self._out += effects

@@ -59,7 +59,7 @@ class Fleet:
         self.unused_paths: list[str] = []  # model directories from which nothing is served any more
         self.is_changed = False  # models have come, gone or changed their backend
         self.workers: dict[str, Instance] = {}
-        self.cold: set[Version] = set()  # those that sleep or are about to wake, and perhaps some that are gone
+        self.cold: set[Version] = set()  # those that a request may have loaded, and perhaps some that are gone
         self._is_on_demand = config.model_control_mode == "on-demand"
         self._stopping: dict[str, float] = {}  # worker that was told to stop -> when it is killed
         self._restarts: dict[Instance, float] = {}  # instance without a worker -> when it gets one
@@ -422,7 +422,9 @@ class Fleet:
         version.state = VersionState.UNAVAILABLE
         version.reason = error
         self.models[version.model].failures[version.number] = error
-        self.warm(version)
+        version.is_cold = version.is_unread = False
+        if self._is_on_demand:
+            self.cold.add(version)  # the next request has it tried again
         self._requests.give_up(version, error, now)
         self._unlimit(version)
         for instance in list(version.instances):

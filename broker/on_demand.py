@@ -5,7 +5,7 @@ A version that sleeps (`count` 0) stays what it is, but has no instances. What w
 what it takes. `residency` decides who is loaded and who leaves.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from configs.server import ServerConfig
 
 RETRY_SECONDS = 5.0
 """A model that has failed to load is tried again at the first request after so long."""
-TURN_SECONDS = 0.02
+TURN_SECONDS = 0.05
 """While somebody waits, who is idle is looked at so often."""
 MEASURE_SECONDS = 0.25
 """While something loads under a budget, memory is measured so often."""
@@ -72,10 +72,15 @@ class OnDemand:
     # ------------------------------------------------------------------------------------------- requests
 
     def hold(self, peer: str, infer: Infer, caller: Instance | None, now: float) -> bool:
-        """Keep a request until its model is there; False when it is, or none is known. Raises ProtocolError."""
+        """Keep a request until its model is there; False when that is for others to judge. Raises ProtocolError."""
         version = self._find(infer, now)
-        if version is None or (self._requests.is_stopping and caller is None):
+        if self._requests.is_stopping and caller is None:
             return False
+        if version is None:
+            error = self._failure(infer)
+            if error:
+                self._requests.refuse(peer, infer, ErrorCode.UNAVAILABLE, error, now)
+            return bool(error)
         missing = self._missing(version)
         if not missing:
             return False
@@ -173,7 +178,7 @@ class OnDemand:
 
     def _failure(self, infer: Infer) -> str:
         model = self._models.get(infer.model)
-        reasons = model.failures if model is not None else {}
+        reasons = model.failures if self._is_mode and model is not None else {}
         lines = [f"version {number} is at UNAVAILABLE state: {reason}" for number, reason in sorted(reasons.items())]
         return f"load failed for model '{infer.model}': {'; '.join(lines)}" if lines else ""
 
@@ -200,6 +205,7 @@ class OnDemand:
         """About once a second: who has been idle for long, who has grown."""
         there = {version for model in self._models.values() for version in model.all_versions()}
         self.records = {version: record for version, record in self.records.items() if version in there}
+        self._fleet.cold &= there
         if any(self._may_sleep(version) for version in there):
             self._release(now)
             self._decide(now)
@@ -250,14 +256,27 @@ class OnDemand:
         devices = {spec.device for spec in specs if spec.device} if gpu else set()
         return {**({CPU: cpu} if cpu else {}), **dict.fromkeys(sorted(devices), gpu)}
 
-    def sampled(self, message: MemorySampled, instances: Iterable[Instance]) -> None:
+    def sampled(self, message: MemorySampled, now: float) -> None:
         """The processes' memory has been measured."""
-        for instance in instances:
+        for instance in self._fleet.workers.values():
             if instance.pid in message.pss:
                 memory = {CPU: message.pss[instance.pid], **message.gpus.get(instance.pid, {})}
                 self.footprints.measured(instance, memory)
         self._is_measuring = self._has_unmeasured()
-        self.hurry()
+        if any(self._limits):
+            self._release(now)
+            self._decide(now)
+
+    def affords(self, version: Version, count: int) -> bool:
+        """Whether there is room for a version to have so many instances in each group."""
+        used, expected = self.footprints.used(version), self.footprints.expected(version, version.at_count(count))
+        if expected is None:
+            return not any(self._limits)
+        limit = version.residency.memory_budget
+        if limit and expected.get(CPU, 0) > limit:
+            return False
+        free = residency.room(self.tenants(), self.budget())
+        return all(expected.get(place, 0) - used.get(place, 0) <= max(0, size) for place, size in free.items())
 
     def wants_sample(self, now: float) -> bool:
         """Whether memory should be measured now: something is on its way, and there is a budget."""
