@@ -166,7 +166,8 @@ def test_a_load_that_fails_answers_those_that_wait_and_is_tried_again_later() ->
     assert again.is_answered
     assert "load failed" in refused(there).responses[0].error, "not tried again at once"
     there.advance(RETRY_SECONDS + 1)
-    ask_failed(there)
+    record = ask_failed(there)
+    record.version = version(there)
     (worker,) = there.workers
     there.boot(worker)
     assert version(there).state is VersionState.READY
