@@ -74,7 +74,8 @@ class OnDemand:
     def hold(self, peer: str, infer: Infer, caller: Instance | None, now: float) -> bool:
         """Keep a request until its model is there; False when that is for others to judge. Raises ProtocolError."""
         version = self._find(infer, now)
-        if self._requests.is_stopping and caller is None:
+        is_there = version is not None and not version.is_cold and not version.description.steps
+        if is_there or (self._requests.is_stopping and caller is None):
             return False
         if version is None:
             error = self._failure(infer)
@@ -315,12 +316,14 @@ class OnDemand:
         ready = [instance.ready_at for instance in version.instances if instance.ready_at is not None]
         used_at = version.statistics.last_inference / 1000 - self._epoch_offset
         loaded_at = max([record.woken, *ready])
+        is_bound = version.sequences is not None and bool(version.sequences.live())
         return Tenant(
             version,
             self._phase(version),
             self.footprints.used(version),
             self.footprints.expected(version, version.wanted),
-            is_busy=self._is_busy(version),
+            is_busy=is_bound or self._is_busy(version),
+            is_bound=is_bound,
             is_kept=not self._may_sleep(version),
             idle_ttl=self._idle_ttl(version),
             last_used=max(loaded_at, used_at),
@@ -337,10 +340,8 @@ class OnDemand:
         return Phase.RESIDENT if is_measured and not is_coming else Phase.LOADING
 
     def _is_busy(self, version: Version) -> bool:
-        sequences = version.sequences
-        is_bound = sequences is not None and bool(sequences.live())
         is_streaming = any(instance.streams for instance in version.instances)
-        return bool(version.executing or version.scheduler or version.calls or is_bound or is_streaming)
+        return bool(version.executing or version.scheduler or version.calls or is_streaming)
 
     def _may_sleep(self, version: Version) -> bool:
         wish = version.residency

@@ -38,8 +38,8 @@ class Tenant(Generic[Key]):
     """One model version that has memory, or wants some.
 
     `used` is what its processes have now, `expected` what they will have once it is loaded (None: nobody knows),
-    `places` where they may have it. `is_kept`: it is never put to sleep; `idle_ttl` 0: not for being idle. One that
-    leaves and is awaited again is there twice.
+    `places` where they may have it. `is_bound`: it has begun what only it can go on with. `is_kept`: it is never put to
+    sleep; `idle_ttl` 0: not for being idle. One that leaves and is awaited again is there twice.
     """
 
     key: Key
@@ -48,6 +48,7 @@ class Tenant(Generic[Key]):
     expected: Memory | None = None
     places: tuple[str, ...] = (CPU,)
     is_busy: bool = False
+    is_bound: bool = False
     is_kept: bool = False
     idle_ttl: float = 0.0
     last_used: float = 0.0
@@ -169,7 +170,8 @@ class _Decider(Generic[Key]):
         return chosen if is_enough or not needed else None
 
     def _is_dispensable(self, tenant: Tenant[Key]) -> bool:
-        return not tenant.is_busy or self._now - tenant.loaded_at >= PATIENCE_SECONDS
+        is_patient = self._now - tenant.loaded_at >= PATIENCE_SECONDS
+        return not tenant.is_busy or (is_patient and not tenant.is_bound)
 
     def _send_away(self, tenant: Tenant[Key], why: str) -> None:
         del self._staying[tenant.key]

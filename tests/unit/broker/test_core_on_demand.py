@@ -24,6 +24,8 @@ from broker.residency import WAIT_SECONDS
 from configs.description import EnsembleStep
 from shm.ref import TensorRef
 from tests.unit.broker.describe import batching, description, infer, instances
+from tests.unit.broker.sequences import END, START
+from tests.unit.broker.sequences import settings as sequences
 from tests.unit.broker.world import Process, Record, World
 
 MIB = 2**20
@@ -207,6 +209,27 @@ def test_one_that_executes_is_not_idle() -> None:
     there.finish(worker)
     there.deliver(worker)
     assert record.responses[0].code == ErrorCode.OK
+
+
+def test_a_sequence_keeps_its_model_in_memory() -> None:
+    there = World(model_control_mode="on-demand", model_memory_budget=150 * MIB)
+    there.start(description("s", sequence_batching=sequences(1, 60.0)), description("m"))
+    (http,) = there.of("http")
+    record = there.ask(http, infer(0, "s", correlation_id=5, flags=START))
+    (worker,) = there.workers
+    there.boot(worker)
+    finish(there, worker)
+    sample(there, 150 * MIB)
+    ask(there, "m")
+    there.advance(10.0)
+    there.hear(worker)
+    assert not worker.is_told_to_stop
+    last = there.ask(http, infer(0, "s", correlation_id=5, flags=END))
+    finish(there, worker)
+    assert record.responses[0].code == last.responses[0].code == ErrorCode.OK
+    there.advance(1.0)
+    there.hear(worker)
+    assert worker.is_told_to_stop
 
 
 def test_a_pinned_model_loads_at_the_start_and_stays() -> None:

@@ -72,6 +72,7 @@ def test_who_has_waited_long_may_take_the_place_of_somebody_who_is_busy_for_long
     waiting = awaited("c", 50, NOW - PATIENCE_SECONDS)
     assert decide([busy, waiting], budget(100), NOW).sleep == [("busy", ROOM)]
     assert not decide([fresh, waiting], budget(100), NOW).sleep
+    assert not decide([replace(busy, is_bound=True), waiting], budget(100), NOW).sleep
 
 
 def test_what_cannot_fit_is_refused_with_the_numbers() -> None:
