@@ -511,11 +511,8 @@ class Core:
     def _model_ready(self, peer: Peer, question: GetModelReady, now: float) -> None:
         is_ready = answers.is_model_ready(self.models, question.model, question.version)
         version = answers.look_up(self.models, question.model, question.version) if is_ready else None
-        asked = (
-            [v for v in answers.executing(self.models, version) if v.is_asked and not v.is_cold]
-            if version is not None
-            else []
-        )
+        executing = answers.executing(self.models, version) if version is not None else []
+        asked = [each for each in executing if each.is_asked and not each.is_cold]
         if not asked:
             self._reply(peer, question.request, lambda: {"ready": is_ready})
         else:

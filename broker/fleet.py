@@ -164,6 +164,8 @@ class Fleet:
             self.fail_version(version, refusal, now)
             return
         version.load_began = now
+        if old is not None and serving and old.description.instances == version.description.instances:
+            version.count = old.count if version.residency.max_count else None  # what the load has needed
         version.statistics = self._statistics(version)
         self._limit(version, version.description)
         if self._is_on_demand and not serving and not version.residency.is_pinned:

@@ -148,9 +148,7 @@ class Version:
     graph: Graph | None = None  # of an ensemble whose models are there
     parts_are_ready: Callable[[], bool] | None = None  # the models of an ensemble
     pins: int = 0  # requests to ensembles that go on to use it, also when it is being unloaded
-    count: int | None = (
-        None  # instances of each group that are wanted; 0: none until a request comes; None: as described
-    )
+    count: int | None = None  # wanted instances of each group, 0: none until a request comes; None: as described
     is_cold: bool = False  # it sleeps, or nothing of it has been ready since
     is_unread: bool = False  # it was never loaded: what it accepts is not known for sure
     residency: Residency = field(init=False)

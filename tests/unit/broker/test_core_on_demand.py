@@ -1,5 +1,6 @@
 """The core in mode on-demand: requests wait while their model is loaded, models leave, nobody is forgotten."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -527,6 +528,16 @@ def test_other_edits_leave_the_count() -> None:
     there.describe(description("m", count=1, batching=batching(2), parameters={"max_count": "4"}))
     assert len(there.workers) == 4
     there.settle()
+
+
+def test_a_reload_begins_with_as_many_instances_as_there_were() -> None:
+    there = World()
+    there.start(ranged())
+    busy_for(there, 12.0)
+    there.describe(replace(ranged(), fingerprint="b"))
+    assert len(there.workers) == 8
+    there.settle(seconds=5.0)
+    assert len(there.workers) == 4
 
 
 def test_a_range_from_zero_lets_a_model_leave_in_any_mode() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, rule
 
 from broker.effects import Effect
@@ -100,4 +100,4 @@ class OnDemandMachine(CoreMachine):
 
 
 TestOnDemand = OnDemandMachine.TestCase
-TestOnDemand.settings = settings(max_examples=100, stateful_step_count=40, deadline=None, phases=[Phase.generate])
+TestOnDemand.settings = settings(max_examples=settings.default.max_examples // 2, stateful_step_count=30)

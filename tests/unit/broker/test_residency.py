@@ -277,4 +277,4 @@ class Residents(RuleBasedStateMachine):
 
 
 TestResidents = Residents.TestCase
-TestResidents.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestResidents.settings = settings(max_examples=2 * settings.default.max_examples, stateful_step_count=30)
