@@ -31,12 +31,12 @@ def parameter(key: str, value: str) -> str:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """In mode on-demand, without a budget: 30 trivial models, one that completes its configuration, an ensemble of
-    two, a model that calls one, one that cannot be loaded, one that is pinned, one that leaves after a second."""
+    two, a model that calls one, one that cannot be loaded, one that is pinned, one that leaves after three seconds."""
     found = Server(tmp_path_factory.mktemp("many"), "", ON_DEMAND)
     for number in range(30):
         write_echo(found.repository, f"echo_{number}")
     write_echo(found.repository, "kept", parameter("pinned", "true"))
-    write_echo(found.repository, "passing", parameter("idle_ttl", "1"))
+    write_echo(found.repository, "passing", parameter("idle_ttl", "3"))
     write_model(found.repository, "silent", 'backend: "python"\n', "completing")
     write_model(found.repository, "calling", f'backend: "python"\n{_io()}', "calling_echo")
     write_model(found.repository, "both", _ensemble("echo_20", "silent"))
@@ -124,11 +124,12 @@ def test_unloading_returns_every_byte(server: Server) -> None:
     with Client("http", server) as client:
         client.infer("passing", QUESTION)
         (pid,) = set(server.pids()) - before
-        regions = {path for path in server.shm_regions() if psutil.pid_exists(pid)}
-        assert regions
+        token = psutil.Process(pid).cmdline()[5]
+        assert any(f"-{token}-" in path.name for path in server.shm_regions()), "its outputs have memory"
         until(lambda: not is_resident(server, "passing"), 30, "the model has left")
         until(lambda: not psutil.pid_exists(pid), 30, "its process has ended")
         until(lambda: set(server.pids()) <= before, 30, "no process of it is left")
+        until(lambda: not any(f"-{token}-" in p.name for p in server.shm_regions()), 30, "no shared memory is left")
         until(lambda: server.metric("tidepool_model_memory_bytes", model="passing") == 0, 30, "it has no memory")
         assert server.metric("tidepool_model_unloads", model="passing", reason="idle") == 1
         assert client.infer("passing", QUESTION)
