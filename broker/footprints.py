@@ -45,7 +45,8 @@ class Footprints:
         found: dict[str, int] = {}
         for instance in version.instances:
             memory = instance.memory
-            if not instance.is_measured and instance.state is not InstanceState.DRAINING:
+            is_going = instance.state in {InstanceState.DRAINING, InstanceState.FAILED}
+            if not instance.is_measured and not is_going:
                 expected = self.expected(version, [instance.spec]) if _key(version) in self._peaks else None
                 memory = {**memory, **{p: max(size, memory.get(p, 0)) for p, size in (expected or {}).items()}}
             for place, size in memory.items():

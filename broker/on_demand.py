@@ -324,19 +324,19 @@ class OnDemand:
             self.footprints.expected(version, version.wanted),
             is_busy=is_bound or self._is_busy(version),
             is_bound=is_bound,
-            is_kept=not self._may_sleep(version),
+            is_kept=not self._is_allowed_to_leave(version),
             idle_ttl=self._idle_ttl(version),
             last_used=max(loaded_at, used_at),
             loaded_at=loaded_at,
         )
 
     def _phase(self, version: Version) -> Phase:
-        if version.count == 0 or version.state is VersionState.UNLOADING:
+        if version.count == 0 or version.state in {VersionState.UNLOADING, VersionState.UNAVAILABLE}:
             return Phase.LEAVING
         is_measured = not any(self._limits) or all(
             i.is_measured for i in version.instances if i.state is InstanceState.READY
         )
-        is_coming = version.is_coming or version.is_cold
+        is_coming = version.is_coming or version.is_cold or version.state is VersionState.LOADING
         return Phase.RESIDENT if is_measured and not is_coming else Phase.LOADING
 
     def _is_busy(self, version: Version) -> bool:
@@ -344,9 +344,12 @@ class OnDemand:
         return bool(version.executing or version.scheduler or version.calls or is_streaming)
 
     def _may_sleep(self, version: Version) -> bool:
+        is_served = version.state is VersionState.READY and not version.description.steps
+        return is_served and self._is_allowed_to_leave(version)
+
+    def _is_allowed_to_leave(self, version: Version) -> bool:
         wish = version.residency
-        is_allowed = (self._is_mode and not wish.is_pinned) or (wish.max_count > 0 and wish.min_count == 0)
-        return is_allowed and version.state is VersionState.READY and not version.description.steps
+        return (self._is_mode and not wish.is_pinned) or (wish.max_count > 0 and wish.min_count == 0)
 
     def _idle_ttl(self, version: Version) -> float:
         if version.residency.idle_ttl is not None:

@@ -13,7 +13,9 @@ from typing import Generic, TypeAlias, TypeVar
 PATIENCE_SECONDS = 3.0
 """After waiting so long a model may take the place of one that is busy."""
 WAIT_SECONDS = 30.0
-"""Nobody waits longer than this for room."""
+"""Nobody waits longer than this for room while no other model comes or goes."""
+MAX_WAIT_SECONDS = 300.0
+"""Nor longer than this in any case: one that never ends to load must not keep others out."""
 
 CPU = "cpu"
 """The place that is the machine's memory; others are GPUs, by their entries in CUDA_VISIBLE_DEVICES."""
@@ -101,6 +103,7 @@ class _Decider(Generic[Key]):
         self._now_free = room(there, budget)
         self._free = room([tenant for tenant in there if tenant.phase is not Phase.LEAVING], budget)
         self._staying = {t.key: t for t in tenants if t.phase is Phase.RESIDENT and not t.is_kept}
+        self._is_moving = any(t.phase in {Phase.LOADING, Phase.LEAVING} for t in tenants)
         self._is_learning = any(t.phase is Phase.LOADING and t.expected is None for t in tenants)
 
     def run(self) -> Decisions[Key]:
@@ -133,18 +136,19 @@ class _Decider(Generic[Key]):
 
     def _refusal(self, tenant: Tenant[Key]) -> str:
         """Why it will not be loaded, "" if it may be."""
-        kept = [t for t in self._tenants if t.is_kept and t.key != tenant.key]
+        kept = [t for t in self._tenants if t.is_kept and t.phase is not Phase.LEAVING and t.key != tenant.key]
         for place, limit in self._budget.items():
             needed, pinned = tenant.charge(place), sum(t.charge(place) for t in kept)
             if needed + pinned > limit:
                 others = f", of which {mib(pinned)} belong to models that stay" if pinned else ""
                 return f"it takes {mib(needed)} of {_named(place)}, and the budget is {mib(limit)}{others}"
-        if self._now - tenant.waits_since < WAIT_SECONDS:
+        waited = self._now - tenant.waits_since
+        if waited < (MAX_WAIT_SECONDS if self._is_moving else WAIT_SECONDS):
             return ""
         needs = "an unknown amount" if tenant.expected is None else _shown(tenant.expected, self._budget)
         taken = {place: limit - self._now_free[place] for place, limit in self._budget.items()}
         return (
-            f"there was no room for it within {WAIT_SECONDS:g} s: it takes {needs}, and of {_shown(self._budget)} are "
+            f"there was no room for it within {waited:.0f} s: it takes {needs}, and of {_shown(self._budget)} are "
             f"{_shown(taken)} in use"
         )
 

@@ -21,7 +21,7 @@ from broker.messages import (
 from broker.models import ASLEEP, Version, VersionState
 from broker.on_demand import RETRY_SECONDS
 from broker.requests import OUTAGE_SECONDS
-from broker.residency import WAIT_SECONDS
+from broker.residency import WAIT_SECONDS, Phase
 from configs.description import EnsembleStep
 from shm.ref import TensorRef
 from tests.unit.broker.describe import batching, description, infer, instances
@@ -276,20 +276,32 @@ def test_what_cannot_fit_is_refused_once_it_was_measured() -> None:
 
 
 def test_nobody_waits_for_ever_for_room() -> None:
-    there = world("a", "b", model_memory_budget=150 * MIB)
-    serve(there, "a")
+    there = World(model_control_mode="on-demand", model_memory_budget=150 * MIB)
+    there.start(description("p", parameters={"pinned": "true"}), description("m"))
     sample(there, 150 * MIB)
-    ask(there, "a")
-    (worker,) = there.workers
-    there.begin(worker)
-    record = ask(there, "b")
-    there.advance(WAIT_SECONDS + 1)
+    record = ask(there)
+    there.advance(WAIT_SECONDS - 1)
+    assert not record.is_answered
+    there.advance(2)
     assert record.responses[0].code == ErrorCode.UNAVAILABLE
     assert "there was no room for it within 30 s" in record.responses[0].error
-    there.finish(worker)
-    there.deliver(worker)
     there.settle()
     there.check_settled()
+
+
+def test_one_that_fails_to_load_takes_no_room() -> None:
+    there = world("a", "b", model_memory_budget=150 * MIB)
+    serve(there, "a")
+    sample(there, 100 * MIB)
+    there.core.fleet.set_count(version(there, "a"), 0, there.now)
+    there.advance(1.1)
+    bury_stopped(there)
+    ask(there, "a")
+    fail_load(there)
+    assert version(there, "a").state is VersionState.UNAVAILABLE
+    (tenant,) = there.core.on_demand.tenants()
+    assert (tenant.phase, tenant.used) == (Phase.LEAVING, {})
+    assert serve(there, "b").responses[0].code == ErrorCode.OK
 
 
 def test_memory_is_measured_soon_after_a_load_when_there_is_a_budget() -> None:

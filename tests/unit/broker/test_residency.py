@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from broker.residency import (
     CPU,
     IDLE,
+    MAX_WAIT_SECONDS,
     PATIENCE_SECONDS,
     ROOM,
     WAIT_SECONDS,
@@ -86,6 +87,12 @@ def test_who_has_waited_too_long_is_refused_with_the_numbers() -> None:
     there = resident("busy", 80, is_busy=True, loaded_at=NOW)
     ((_, text),) = decide([there, awaited("c", 50, NOW - WAIT_SECONDS)], budget(100), NOW).refuse
     assert "it takes 50.0 MiB of memory, and of 100.0 MiB of memory are 80.0 MiB of memory in use" in text
+
+
+def test_who_waits_while_others_come_and_go_waits_longer() -> None:
+    loading: Tenant[str] = Tenant("a", Phase.LOADING, {CPU: 5 * MIB})
+    assert not decide([loading, awaited("c", None, NOW - WAIT_SECONDS)], budget(100), NOW).refuse
+    assert decide([loading, awaited("c", None, NOW - MAX_WAIT_SECONDS)], budget(100), NOW).refuse
 
 
 def test_one_of_unknown_size_is_loaded_at_a_time_and_those_behind_it_do_not_overtake() -> None:
@@ -263,7 +270,7 @@ class Residents(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Everybody is answered in the end: loads finish, executions too, processes end."""
-        for _ in range(200):
+        for _ in range(100):
             for model in self.models.values():
                 if model.phase is Phase.LOADING:
                     model.phase, model.peak, model.loaded_at = Phase.RESIDENT, model.size, self.now
