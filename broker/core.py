@@ -164,7 +164,8 @@ class Core:
         self._compositions = Compositions(self.fleet, self._out)
         self.control = Control(self.fleet, config.model_control_mode == "explicit", self._out, config.load_model)
         self.on_demand = OnDemand(self.fleet, self.requests, config, epoch_offset)
-        self._scaler = Scaler(self.fleet, self.on_demand)
+        self._census = self.on_demand.census
+        self._scaler = Scaler(self.fleet, self._census)
         self._custom_metrics = CustomMetrics()
         self._readiness = Readiness(self._out)
         self._callers: set[str] = set()  # workers whose models call others: they read and are read as frontends
@@ -293,7 +294,7 @@ class Core:
         self.requests.tick(now)
         self.fleet.tick(now)
         self._readiness.tick(now)
-        repository = self._repository() if self.on_demand.wants_sample(now) else None
+        repository = self._repository() if self._census.wants_sample(now) else None
         if repository is not None:
             self._sample(repository, now)
         due = [entry for entry in self._restarts if entry[0] <= now]
@@ -316,7 +317,8 @@ class Core:
     def next_deadline(self) -> float:
         """When `tick` should be called at the latest."""
         deadlines = [self._next_tick, self.requests.next_deadline(), self.fleet.next_deadline(), self._exit_deadline]
-        deadlines += [self._readiness.next_deadline(), self.on_demand.next_deadline(), self._drain_due]
+        deadlines += [each.next_deadline() for each in (self._readiness, self.on_demand, self._census)]
+        deadlines.append(self._drain_due)
         deadlines += [due for due, _, _ in self._restarts]
         return min(deadline for deadline in deadlines if deadline is not None)
 

@@ -208,6 +208,11 @@ class Version:
         return ASLEEP if self.is_cold and self.state is VersionState.READY else self.reason
 
     @property
+    def first_count(self) -> int | None:
+        """The count with which it wakes: the smallest of its range; None: as described."""
+        return max(1, self.residency.min_count) if self.residency.max_count else None
+
+    @property
     def wanted(self) -> tuple[InstanceSpec, ...]:
         """The instances that there should be now."""
         return self.at_count(self.count)

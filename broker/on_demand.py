@@ -5,18 +5,16 @@ A version that sleeps (`count` 0) stays what it is, but has no instances. What w
 what it takes. `residency` decides who is loaded and who leaves.
 """
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from broker import answers, residency
+from broker.census import Census
 from broker.fleet import Fleet
-from broker.footprints import Footprints
 from broker.messages import ErrorCode, Infer, MemorySampled, ProtocolError
-from broker.models import COMING, Instance, InstanceState, Version, VersionState
+from broker.models import Instance, Version
 from broker.requests import Requests
-from broker.residency import CPU, Memory, Phase, Tenant
 from broker.validation import Rejected
 from configs.server import ServerConfig
 
@@ -24,10 +22,6 @@ RETRY_SECONDS = 5.0
 """A model that has failed to load is tried again at the first request after so long."""
 TURN_SECONDS = 0.05
 """While somebody waits, who is idle is looked at so often."""
-MEASURE_SECONDS = 0.25
-"""While something loads under a budget, memory is measured so often."""
-ZERO_SECONDS = 60.0
-"""How long a model stays idle that may have no instance and says nothing else."""
 
 
 class Held(NamedTuple):
@@ -42,7 +36,6 @@ class Held(NamedTuple):
 class Record:
     """What has happened to one version."""
 
-    woken: float = 0.0
     loads: int = 0
     cold_requests: int = 0
     unloads: dict[str, int] = field(default_factory=dict)
@@ -57,16 +50,10 @@ class OnDemand:
         self._models = fleet.models
         self._requests = requests
         self._is_mode = config.model_control_mode == "on-demand"
-        self._ttl = config.model_idle_ttl
-        self._limits = (config.model_memory_budget, config.model_gpu_memory_budget)
-        self._epoch_offset = epoch_offset
         self._held: dict[tuple[str, int], Held] = {}
-        self._waits_since: dict[Version, float] = {}
         self._retries: dict[str, float] = {}  # model that has failed -> when it was tried again
         self._next_turn = 0.0
-        self._next_measure = 0.0
-        self._is_measuring = False
-        self.footprints = Footprints()
+        self.census = Census(fleet, config, epoch_offset)
         self.records: dict[Version, Record] = {}
 
     # ------------------------------------------------------------------------------------------- requests
@@ -169,8 +156,8 @@ class OnDemand:
                 self._requests.wanted |= dict.fromkeys(missing)
             else:
                 self._accept(key, now)
-        since = self._waits_since
-        self._waits_since = {version: since.get(version, now) for version in self._requests.wanted}
+        since = self.census.awaited
+        self.census.awaited = {version: since.get(version, now) for version in self._requests.wanted}
 
     def _accept(self, key: tuple[str, int], now: float) -> None:
         held = self._held.pop(key)
@@ -207,19 +194,23 @@ class OnDemand:
         there = {version for model in self._models.values() for version in model.all_versions()}
         self.records = {version: record for version, record in self.records.items() if version in there}
         self._fleet.cold &= there
-        if any(self._may_sleep(version) for version in there):
+        if any(self.census.may_sleep(version) for version in there):
             self._release(now)
             self._decide(now)
-        self._is_measuring = self._is_measuring or self._has_unmeasured()
+
+    def sampled(self, message: MemorySampled, now: float) -> None:
+        """The processes' memory has been measured."""
+        self.census.sampled(message)
+        if self.census.has_budget:
+            self._release(now)
+            self._decide(now)
 
     def next_deadline(self) -> float | None:
-        """When `settle` or `wants_sample` has something to do."""
-        if self._is_measuring:
-            return min(self._next_measure, self._next_turn) if self._requests.wanted else self._next_measure
+        """When `settle` has something to do."""
         return self._next_turn if self._requests.wanted else None
 
     def _decide(self, now: float) -> None:
-        decisions = residency.decide(self.tenants(), self.budget(), now)
+        decisions = residency.decide(self.census.tenants(), self.census.budget(), now)
         for version, text in decisions.refuse:
             self._give_up(version, text, now)
         for version, why in decisions.sleep:
@@ -228,11 +219,8 @@ class OnDemand:
             self._wake(version, now)
 
     def _wake(self, version: Version, now: float) -> None:
-        record = self._record(version)
-        record.woken = now
-        record.loads += 1
-        self._is_measuring = any(self._limits)
-        self._fleet.set_count(version, _first_count(version), now)
+        self._record(version).loads += 1
+        self._fleet.set_count(version, version.first_count, now)
 
     def _sleep(self, version: Version, why: str, now: float) -> None:
         record = self._record(version)
@@ -248,118 +236,5 @@ class OnDemand:
             if wanted is not None and version in self._missing(wanted):
                 self._refuse(key, ErrorCode.UNAVAILABLE, error, now)
 
-    # ------------------------------------------------------------------------------------------- memory
-
-    def budget(self) -> Memory:
-        """The limits that there are, by place."""
-        cpu, gpu = self._limits
-        specs = (s for m in self._models.values() for v in m.all_versions() for s in v.description.instances)
-        devices = {spec.device for spec in specs if spec.device} if gpu else set()
-        return {**({CPU: cpu} if cpu else {}), **dict.fromkeys(sorted(devices), gpu)}
-
-    def sampled(self, message: MemorySampled, now: float) -> None:
-        """The processes' memory has been measured."""
-        for instance in self._fleet.workers.values():
-            if instance.pid in message.pss:
-                memory = {CPU: message.pss[instance.pid], **message.gpus.get(instance.pid, {})}
-                self.footprints.measured(instance, memory)
-        self._is_measuring = self._has_unmeasured()
-        if any(self._limits):
-            self._release(now)
-            self._decide(now)
-
-    def affords(self, version: Version, count: int) -> bool:
-        """Whether there is room for a version to have so many instances in each group."""
-        used, expected = self.footprints.used(version), self.footprints.expected(version, version.at_count(count))
-        if expected is None:
-            return not any(self._limits)
-        limit = version.residency.memory_budget
-        if limit and expected.get(CPU, 0) > limit:
-            return False
-        free = residency.room(self.tenants(), self.budget())
-        return all(expected.get(place, 0) - used.get(place, 0) <= max(0, size) for place, size in free.items())
-
-    def wants_sample(self, now: float) -> bool:
-        """Whether memory should be measured now: something is on its way, and there is a budget."""
-        if not self._is_measuring or now < self._next_measure:
-            return False
-        self._next_measure = now + MEASURE_SECONDS
-        return True
-
-    def _has_unmeasured(self) -> bool:
-        """Whether a budget has to reckon with processes whose size is not known yet."""
-        workers = self._fleet.workers.values() if any(self._limits) else ()
-        return any(i.state in COMING or (i.is_ready and not i.is_measured) for i in workers)
-
-    def tenants(self) -> list[Tenant[Version]]:
-        """Every version that has memory, or wants some."""
-        return list(self._tenants())
-
-    def _tenants(self) -> Iterator[Tenant[Version]]:
-        for model in self._models.values():
-            for version in model.all_versions():
-                if version.instances:
-                    yield self._resident(version)
-        for version, since in self._waits_since.items():
-            if version.count == 0 and not version.description.steps:
-                specs = version.at_count(_first_count(version))
-                yield Tenant(
-                    version,
-                    Phase.AWAITED,
-                    expected=self.footprints.expected(version, specs),
-                    places=(CPU, *sorted({spec.device for spec in specs if spec.device})),
-                    waits_since=since,
-                )
-
-    def _resident(self, version: Version) -> Tenant[Version]:
-        record = self._record(version)
-        ready = [instance.ready_at for instance in version.instances if instance.ready_at is not None]
-        used_at = version.statistics.last_inference / 1000 - self._epoch_offset
-        loaded_at = max([record.woken, *ready])
-        is_bound = version.sequences is not None and bool(version.sequences.live())
-        return Tenant(
-            version,
-            self._phase(version),
-            self.footprints.used(version),
-            self.footprints.expected(version, version.wanted),
-            is_busy=is_bound or self._is_busy(version),
-            is_bound=is_bound,
-            is_kept=not self._is_allowed_to_leave(version),
-            idle_ttl=self._idle_ttl(version),
-            last_used=max(loaded_at, used_at),
-            loaded_at=loaded_at,
-        )
-
-    def _phase(self, version: Version) -> Phase:
-        if version.count == 0 or version.state in {VersionState.UNLOADING, VersionState.UNAVAILABLE}:
-            return Phase.LEAVING
-        is_measured = not any(self._limits) or all(
-            i.is_measured for i in version.instances if i.state is InstanceState.READY
-        )
-        is_coming = version.is_coming or version.is_cold or version.state is VersionState.LOADING
-        return Phase.RESIDENT if is_measured and not is_coming else Phase.LOADING
-
-    def _is_busy(self, version: Version) -> bool:
-        is_streaming = any(instance.streams for instance in version.instances)
-        return bool(version.executing or version.scheduler or version.calls or is_streaming)
-
-    def _may_sleep(self, version: Version) -> bool:
-        is_served = version.state is VersionState.READY and not version.description.steps
-        return is_served and self._is_allowed_to_leave(version)
-
-    def _is_allowed_to_leave(self, version: Version) -> bool:
-        wish = version.residency
-        return (self._is_mode and not wish.is_pinned) or (wish.max_count > 0 and wish.min_count == 0)
-
-    def _idle_ttl(self, version: Version) -> float:
-        if version.residency.idle_ttl is not None:
-            return version.residency.idle_ttl
-        return self._ttl or (0.0 if version.residency.min_count else ZERO_SECONDS)
-
     def _record(self, version: Version) -> Record:
         return self.records.setdefault(version, Record())
-
-
-def _first_count(version: Version) -> int | None:
-    """The count of a version that wakes: the smallest of its range; None: as described."""
-    return max(1, version.residency.min_count) if version.residency.max_count else None

@@ -27,7 +27,7 @@ def families(models: Mapping[str, Model], workers: Iterable[Instance], state: On
             "tidepool_memory_budget_bytes",
             "gauge",
             "Memory that all instances' processes together may have",
-            [({"device": place}, float(size), "") for place, size in sorted(state.budget().items())],
+            [({"device": place}, float(size), "") for place, size in sorted(state.census.budget().items())],
         ),
         _family(
             "tidepool_model_memory_bytes",

@@ -7,9 +7,9 @@ stays until it is edited again.
 from dataclasses import dataclass
 
 from broker.autoscaling import Autoscaler, count_of, demand
+from broker.census import Census
 from broker.fleet import Fleet
 from broker.models import Instance, Version, VersionState
-from broker.on_demand import OnDemand
 from configs.description import Instance as InstanceSpec
 
 
@@ -26,10 +26,10 @@ class _Follower:
 class Scaler:
     """Follows every version that has a range."""
 
-    def __init__(self, fleet: Fleet, state: OnDemand) -> None:
-        """`state` knows what there is room for."""
+    def __init__(self, fleet: Fleet, census: Census) -> None:
+        """`census` knows what there is room for."""
         self._fleet = fleet
-        self._state = state
+        self._census = census
         self._followers: dict[Version, _Follower] = {}
 
     def tick(self, now: float) -> None:
@@ -67,7 +67,7 @@ class Scaler:
         if version.is_coming or not max(low, 1) <= configured <= high:
             return
         wanted = follower.autoscaler.decide(count, low, high, now)
-        while wanted > count and not self._state.affords(version, wanted):
+        while wanted > count and not self._census.affords(version, wanted):
             wanted -= 1
         if wanted != count:
             self._fleet.set_count(version, wanted, now)

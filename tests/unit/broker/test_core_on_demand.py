@@ -299,7 +299,7 @@ def test_one_that_fails_to_load_takes_no_room() -> None:
     ask(there, "a")
     fail_load(there)
     assert version(there, "a").state is VersionState.UNAVAILABLE
-    (tenant,) = there.core.on_demand.tenants()
+    (tenant,) = there.core.on_demand.census.tenants()
     assert (tenant.phase, tenant.used) == (Phase.LEAVING, {})
     assert serve(there, "b").responses[0].code == ErrorCode.OK
 
