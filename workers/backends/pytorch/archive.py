@@ -1,0 +1,65 @@
+"""What a model file is, by what lies in it: PyTorch writes them all as ZIP archives, whatever their name ends in."""
+
+import struct
+import zipfile
+from collections.abc import Iterable
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+_LOCAL_HEADER = struct.Struct("<26xHH")
+"""Of a ZIP archive's entry: the lengths of its name and of its extra field, which end before the data."""
+
+
+class Format(Enum):
+    """What a model file holds."""
+
+    SCRIPT = "TorchScript"
+    EXPORTED = "an exported program"
+    COMPILED = "a compiled package"
+    PICKLED = "a state dict or another pickled object"
+    CLASS = "a class"
+
+
+class Record(NamedTuple):
+    """Bytes of the file that lie in it as they are."""
+
+    offset: int
+    byte_size: int
+
+
+def identify(names: Iterable[str]) -> Format | None:
+    """By the names in an archive, each below a directory; None: none of PyTorch's."""
+    inner = [name.partition("/")[2] for name in names]
+    if any(name.startswith("data/aotinductor/") for name in inner):
+        return Format.COMPILED
+    if any(name.startswith("models/") and name.endswith(".json") for name in inner):
+        return Format.EXPORTED
+    if "constants.pkl" in inner:
+        return Format.SCRIPT
+    return Format.PICKLED if "data.pkl" in inner else None
+
+
+def format_of(path: Path) -> Format:
+    """What a file holds. One that cannot be read is what its name says, so that its loader can say what is wrong."""
+    if path.suffix == ".py":
+        return Format.CLASS
+    by_name = Format.EXPORTED if path.suffix == ".pt2" else Format.SCRIPT
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return identify(archive.namelist()) or by_name
+    except (zipfile.BadZipFile, OSError):
+        return by_name
+
+
+def records(path: Path) -> list[Record]:
+    """Where the uncompressed entries of an archive lie."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        found = []
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED or not entry.file_size:
+                continue
+            file.seek(entry.header_offset)
+            name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+            found.append(Record(entry.header_offset + _LOCAL_HEADER.size + name + extra, entry.file_size))
+        return found
