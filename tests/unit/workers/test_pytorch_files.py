@@ -51,6 +51,7 @@ def test_what_a_file_is(tmp_path: Path) -> None:
     torch.save(Linear().state_dict(), pickled)
     assert archive.format_of(script) == Format.SCRIPT
     assert archive.format_of(pickled) == Format.PICKLED
+    assert archive.format_of(pickled.rename(tmp_path / "c.pt2")) == Format.EXPORTED  # what is left of one
     assert archive.format_of(tmp_path / "missing.pt2") == Format.EXPORTED
     assert archive.format_of(tmp_path / "missing.py") == Format.CLASS
 

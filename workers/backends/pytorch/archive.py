@@ -47,9 +47,12 @@ def format_of(path: Path) -> Format:
     by_name = Format.EXPORTED if path.suffix == ".pt2" else Format.SCRIPT
     try:
         with zipfile.ZipFile(path) as archive:
-            return identify(archive.namelist()) or by_name
+            found = identify(archive.namelist())
     except (zipfile.BadZipFile, OSError):
         return by_name
+    if found is None or (found == Format.PICKLED and by_name == Format.EXPORTED):
+        return by_name  # what is left of an exported program may end with the archive of its example inputs
+    return found
 
 
 def records(path: Path) -> list[Record]:

@@ -1,6 +1,7 @@
 """The PyTorch backend: it finds out what a model file is, and executes batches of requests on what it holds."""
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from broker.messages import ErrorCode, Item
 from shm.ref import TensorRef
 from workers import layout
 from workers.backend import IO, Execution, Host, Interface
-from workers.backends.pytorch import archive, arguments, devices, results, script, settings
+from workers.backends.pytorch import archive, arguments, classes, devices, results, script, settings
 from workers.backends.pytorch.archive import Format
 from workers.backends.pytorch.devices import Plan
 from workers.backends.pytorch.program import Order, Program
@@ -20,7 +21,17 @@ from workers.errors import BackendError
 from workers.model import ModelSpec
 from workers.outcome import Outcome
 
-_LOADERS: dict[Format, Callable[[Order], Program]] = {Format.SCRIPT: script.load}
+CLASS_FILE = "model.py"
+_LATER = {Format.EXPORTED: "exported", Format.COMPILED: "compiled"}
+"""Loaders that import much of PyTorch, which other models do without."""
+
+
+def loader(kind: Format) -> Callable[[Order], Program]:
+    """What loads files of a format."""
+    if kind in _LATER:
+        later: Callable[[Order], Program] = import_module(f"workers.backends.pytorch.{_LATER[kind]}").load
+        return later
+    return classes.load if kind == Format.CLASS else script.load
 
 
 class PyTorchBackend:
@@ -44,11 +55,18 @@ class PyTorchBackend:
         self._settings = settings.read(self._model)
         settings.apply(self._settings)
         arguments.check_tensors(self._model, SUPPORTED)
-        self._program = self._load(self._model.file("model.pt"))
+        self._program = self._load(self._file())
         return Interface(self._visible(self._program.found_inputs), self._visible(self._program.found_outputs))
 
     def unload(self) -> None:
         """The process ends, and with it everything."""
+
+    def _file(self) -> Path:
+        """The model file; with a runtime of its own, a class comes first."""
+        model = self._model
+        if model.config.get("runtime") == CLASS_FILE and (model.version_directory / CLASS_FILE).exists():
+            return model.file(CLASS_FILE)
+        return model.file("model.pt")
 
     def _load(self, path: Path) -> Program:
         model = self._model
@@ -60,7 +78,7 @@ class PyTorchBackend:
                     f"failed to load model '{model.name}' from '{path}': it holds a pickled object, "
                     'such as a state dict, whose class must be in a model.py beside it, with runtime: "model.py"',
                 )
-            return _LOADERS[kind](Order(model, path, self._settings, self._plan, self._log))
+            return loader(kind)(Order(model, path, self._settings, self._plan, self._log))
         except BackendError:
             raise
         except Exception as error:  # whatever a broken file makes of the loader

@@ -8,7 +8,7 @@ import torch
 
 from broker.messages import ErrorCode
 from workers.backends.pytorch import names
-from workers.backends.pytorch.arguments import refuse, refuse_states
+from workers.backends.pytorch.arguments import refuse_states
 from workers.backends.pytorch.tensors import DATATYPES, to_array
 from workers.batching import Array, Computed
 from workers.errors import BackendError
@@ -38,13 +38,6 @@ def declared(model: ModelSpec, *tables: Mapping[str, int], has_keys: bool = Fals
 def unnamed(count: int) -> list[Wanted]:
     """So many outputs that the configuration does not declare."""
     return [Wanted(f"OUTPUT__{index}", "", index) for index in range(count)]
-
-
-def check_places(model: ModelSpec, outputs: Sequence[Wanted], count: int) -> None:
-    """Whether a model with this many results has all that are wanted. Raises BackendError."""
-    for output in outputs:
-        if output.place is not None and output.place >= count:
-            raise refuse(model, missing(output.name, count))
 
 
 def missing(name: str, count: int) -> str:
