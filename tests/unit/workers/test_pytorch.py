@@ -220,7 +220,7 @@ def test_inputs_changed_in_place_are_private(tmp_path: Path) -> None:
             ErrorCode.INVALID_ARG,
             "output 'b' is not in the dictionary that the model returns: a",
         ),
-        ("def forward(self, x):\n    return x.view(7, 7)\n", OUT, ErrorCode.INTERNAL, "PyTorch execute failure: "),
+        ("def forward(self, x):\n    return x.view(7, 7)\n", OUT, ErrorCode.INTERNAL, "is invalid for input of size 2"),
         ("def forward(self, x):\n    return x.to(9)\n", OUT, ErrorCode.UNSUPPORTED, "torch.complex64"),
     ],
 )

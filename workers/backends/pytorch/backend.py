@@ -22,6 +22,7 @@ from workers.model import ModelSpec
 from workers.outcome import Outcome
 
 CLASS_FILE = "model.py"
+_TRACE = "\nTraceback"
 _LATER = {Format.EXPORTED: "exported", Format.COMPILED: "compiled"}
 """Loaders that import much of PyTorch, which other models do without."""
 
@@ -83,7 +84,8 @@ class PyTorchBackend:
             raise
         except Exception as error:  # whatever a broken file makes of the loader
             raise BackendError(
-                ErrorCode.INTERNAL, f"failed to load model '{model.name}' from '{path}': {_first_lines(error)}"
+                ErrorCode.INTERNAL,
+                f"failed to load model '{model.name}' from '{path}': {_text(error).partition(_TRACE)[0]}",
             ) from error
 
     def _visible(self, found: Sequence[IO]) -> tuple[IO, ...]:
@@ -120,7 +122,7 @@ class PyTorchBackend:
         except BackendError:
             raise
         except Exception as error:  # code that we did not write
-            raise BackendError(ErrorCode.INTERNAL, f"PyTorch execute failure: {_first_lines(error)}") from error
+            raise BackendError(ErrorCode.INTERNAL, f"PyTorch execute failure: {_text(error)}") from error
         if self._settings.cleans_cache:
             torch.cuda.empty_cache()
         return computed
@@ -135,8 +137,6 @@ def _is_text(ref: TensorRef) -> bool:
     return ref.datatype == "BYTES"
 
 
-def _first_lines(error: Exception) -> str:
+def _text(error: Exception) -> str:
     """What went wrong, without torch's C++ stack."""
-    return (
-        (str(error) or type(error).__name__).partition("\nException raised from")[0].partition("\nTraceback")[0].strip()
-    )
+    return str(error).partition("\nException raised from")[0].strip() or type(error).__name__
