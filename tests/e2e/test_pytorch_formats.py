@@ -104,7 +104,7 @@ def write_broken(repository: Path) -> dict[str, tuple[Path, str]]:
     torch.save({"w": torch.ones(1)}, add("class_other", version / "model.pt", "Missing key(s) in state_dict"))
 
     version = write_exported(repository, "exported_cut")
-    cut(add("exported_cut", version / "model.pt2", "PytorchStreamReader failed"), 200)
+    cut(add("exported_cut", version / "model.pt2", "no archive of torch.export.save"), 200)
     version = write_model(repository, "exported_graph", "") / "1"
     (version / "model.pt2").write_bytes((repository / "digits_exported/1/model.pt2").read_bytes())
     path = add("exported_graph", version / "model.pt2", "Unterminated string")

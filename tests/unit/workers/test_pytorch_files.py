@@ -36,6 +36,7 @@ def save(path: Path) -> None:
         (["m/data.pkl", "m/data/0", "m/constants.pkl", "m/code/__torch__.py"], Format.SCRIPT),
         (["m/data.pkl", "m/data/0", "m/version"], Format.PICKLED),
         (["m/models/model.json", "m/data/weights/weight_0"], Format.EXPORTED),
+        (["serialized_exported_program.json", "version"], Format.EXPORTED),
         (["m/data/aotinductor/model/x.so", "m/models/model.json"], Format.COMPILED),
         (["word/document.xml"], None),
         ([], None),

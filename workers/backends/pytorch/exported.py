@@ -7,7 +7,8 @@ import torch.export
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from broker.messages import ErrorCode
-from workers.backends.pytorch import sharing, trees, typed
+from workers.backends.pytorch import archive, sharing, trees, typed
+from workers.backends.pytorch.archive import Format
 from workers.backends.pytorch.arguments import refuse
 from workers.backends.pytorch.program import Order, Program
 from workers.backends.pytorch.tensors import DATATYPES
@@ -18,6 +19,8 @@ from workers.errors import BackendError
 def load(order: Order) -> Program:
     """Load the graph, and check the configuration against it."""
     model = order.model
+    if archive.found_in(order.path) != Format.EXPORTED:  # what PyTorch says of it would be no help
+        raise ValueError("it is no archive of torch.export.save, or not all of one")
     exported = torch.export.load(order.path)
     if order.plan.device.startswith("cuda"):
         exported = torch.export.passes.move_to_device_pass(exported, order.plan.device)
