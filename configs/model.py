@@ -67,11 +67,15 @@ def describe(
 def _describe(directory: Path, name: str, config: Node, server: ServerConfig, gpus: Sequence[str]) -> ModelDescription:
     versions, warnings = layout.version_directories(directory)
     warnings += [*cache.hint(config, name, server.cache), *host_policy.unknown(config, name, server.host_policy)]
-    _raise_any([*(what.refusal(name) for what in unbuilt.refused(config)), *ensemble.problems(config, name)])
-    digests = agents.verify(config, directory, server.model_signature_key)
-    kind = _kind(config, name, versions, server.backends)
+    problems = [*(what.refusal(name) for what in unbuilt.refused(config)), *ensemble.problems(config, name)]
+    problems += validate.problems(config, name)
+    try:
+        digests = agents.verify(config, directory, server.model_signature_key)
+        kind = _kind(config, name, versions, server.backends)
+    except ConfigError as error:
+        raise ConfigError(*problems, *error.messages) from None
     target = instances.Target(name, kind.platform, kind.backend, gpus)
-    problems = [*validate.problems(config, name), *_file_problems(config, directory, kind)]
+    problems += _file_problems(config, directory, kind)
     problems += [what.refusal(name) for what in unbuilt.refused_of(config, kind.backend)]
     problems += [*warmup.problems(config, directory), *cache.problems(config, name)]
     groups = _groups(config, target, problems) if kind.platform != ensemble.PLATFORM else []

@@ -15,10 +15,11 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from configs.errors import ConfigError, nearest
 from configs.tokens import Token, Tokens, to_bytes, to_float, to_integer
-from configs.tree import Field, Node, Position, enum_type, is_map, message_type
+from configs.tree import Field, Node, Position, default, enum_type, is_map, message_type
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 64
+MAX_MISTAKES = 100
 
 _CLOSING = {"{": "}", "<": ">", "[": "]"}
 _INTEGERS = {
@@ -58,15 +59,29 @@ def shown(path: Path) -> str:
 
 
 def parse(text: str, schema: Descriptor, file: str) -> Node:
-    """Parse `text` as one message of `schema`; `file` is its name in positions and errors. Raises ConfigError."""
-    return _Parser(Tokens(text, file)).message(schema, Position(file, 1, 1), "")
+    """Parse `text` as one message of `schema`; `file` is its name in positions and errors.
+
+    Raises ConfigError, with every mistake up to the first after which nothing could be understood.
+    """
+    mistakes: list[str] = []
+    try:
+        node = _Parser(Tokens(text, file), mistakes).message(schema, Position(file, 1, 1), "")
+    except ConfigError as error:
+        raise ConfigError(*mistakes, *error.messages) from None
+    if mistakes:
+        raise ConfigError(*mistakes)
+    return node
 
 
 @dataclass(frozen=True)
 class _Parser:
-    """Recursive descent: one method per construct; every method raises ConfigError through `tokens.error`."""
+    """Recursive descent: one method per construct; every method raises ConfigError through `tokens.error`.
+
+    Wrong names and values are `mistakes`: they are passed over, so that what is wrong behind them is found as well.
+    """
 
     tokens: Tokens
+    mistakes: list[str]
     depth: int = 0
 
     def message(self, schema: Descriptor, position: Position, closing: str) -> Node:
@@ -76,7 +91,11 @@ class _Parser:
         while not self._closed(position, closing):
             token = self.tokens.take()
             field = self._field_of(schema, token)
-            self._check_unique(field, fields, positions, token)
+            mistake = self._misplaced(field, fields, positions) if field else _unknown(schema, token)
+            if field is None or mistake:
+                self._note(self.tokens.error(mistake, token.offset))
+                self._pass_over_value()
+                continue
             positions.setdefault(field.name, self.tokens.position(token.offset))
             if not field.is_repeated:
                 fields[field.name] = self._value(field)
@@ -108,31 +127,46 @@ class _Parser:
             raise self.tokens.error(f"unexpected '{token.text}': {where}", token.offset)
         return False
 
-    def _field_of(self, schema: Descriptor, token: Token) -> FieldDescriptor:
+    def _field_of(self, schema: Descriptor, token: Token) -> FieldDescriptor | None:
         if token.kind != "name":
             raise self.tokens.error(f"expected the name of a field of {schema.name}, got {token}", token.offset)
-        field: FieldDescriptor | None = schema.fields_by_name.get(token.text)
-        if field is None:
-            hint = nearest(token.text, schema.fields_by_name.keys())
-            raise self.tokens.error(f"unknown field '{token.text}' in {schema.name}{hint}", token.offset)
-        return field
+        found: FieldDescriptor | None = schema.fields_by_name.get(token.text)
+        return found
 
-    def _check_unique(
-        self, field: FieldDescriptor, fields: dict[str, Any], positions: dict[str, Position], token: Token
-    ) -> None:
+    def _misplaced(self, field: FieldDescriptor, fields: dict[str, Any], positions: dict[str, Position]) -> str:
+        """Why the field cannot be set (again), "" when it can."""
         if field.is_repeated:
-            return
+            return ""
         if field.name in fields:
-            first = positions[field.name]
-            raise self.tokens.error(f"'{field.name}' is set twice, first at line {first.line}", token.offset)
+            return f"'{field.name}' is set twice, first at line {positions[field.name].line}"
         others = field.containing_oneof.fields if field.containing_oneof else ()
         for other in others:
             if other.name in fields:
-                raise self.tokens.error(
-                    f"'{field.name}' cannot be set together with '{other.name}' of line "
-                    f"{positions[other.name].line}: choose one of them",
-                    token.offset,
-                )
+                line = positions[other.name].line
+                return f"'{field.name}' cannot be set together with '{other.name}' of line {line}: choose one of them"
+        return ""
+
+    def _note(self, mistake: ConfigError) -> None:
+        """Raises the mistake when there have been enough of them."""
+        if len(self.mistakes) >= MAX_MISTAKES - 1:
+            raise mistake
+        self.mistakes.extend(mistake.messages)
+
+    def _pass_over_value(self) -> None:
+        """Go on behind the value of a field that cannot be set: one word, or everything in a pair of brackets."""
+        self.tokens.take_if(":")
+        depth = 0
+        while self.tokens.next.kind != "end":
+            token = self.tokens.next
+            if token.kind == "mark":
+                depth += (token.text in _CLOSING) - (token.text in _CLOSING.values())
+            if depth < 0:
+                return  # the field had none
+            self.tokens.take()
+            goes_on = token.text == "-" or token.kind == self.tokens.next.kind == "string"
+            if depth == 0 and not goes_on:
+                break
+        self.tokens.take_if(",", ";")
 
     def _map_value(self, entry: Node) -> Any:
         value = entry.get("value")
@@ -178,7 +212,15 @@ class _Parser:
         token = self.tokens.next
         if token.kind == "end" or token.text in ("}", "]", ">", ",", ";", ":"):
             raise self.tokens.error(f"expected {_kind(field)} for '{field.name}', got {token}", token.offset)
-        return _SCALARS[field.cpp_type](self, field)
+        try:
+            return _SCALARS[field.cpp_type](self, field)
+        except ConfigError as error:
+            if token.kind == "mark" and token.text != "-":
+                raise
+            self._note(error)
+            if self.tokens.next is token:
+                self.tokens.take()
+            return default(field)
 
     def _nested(self, field: FieldDescriptor) -> Node:
         token = self.tokens.take()
@@ -186,7 +228,7 @@ class _Parser:
             raise self.tokens.error(f"expected '{{' to open '{field.name}', got {token}", token.offset)
         if self.depth >= MAX_DEPTH:
             raise self.tokens.error(f"messages are nested more than {MAX_DEPTH} deep", token.offset)
-        inner = _Parser(self.tokens, self.depth + 1)
+        inner = _Parser(self.tokens, self.mistakes, self.depth + 1)
         return inner.message(message_type(field), self.tokens.position(token.offset), _CLOSING[token.text])
 
     def _wrong(self, field: FieldDescriptor, token: Token) -> ConfigError:
@@ -266,6 +308,10 @@ _SCALARS: dict[int, Callable[[_Parser, FieldDescriptor], Any]] = {
     FieldDescriptor.CPPTYPE_STRING: _Parser.string,
     FieldDescriptor.CPPTYPE_ENUM: _Parser.enum,
 }
+
+
+def _unknown(schema: Descriptor, token: Token) -> str:
+    return f"unknown field '{token.text}' in {schema.name}{nearest(token.text, schema.fields_by_name.keys())}"
 
 
 def _frozen(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The parser of protobuf text: what it accepts is what protobuf accepts, and its errors say where and what."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +116,47 @@ NAMES = ["name", "input", "dims", "data_type", "TYPE_FP32", "parameters", "key",
 
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES + NAMES)).map(" ".join)))
-def test_any_text_is_read_or_refused_with_one_line(text: str) -> None:
+def test_any_text_is_read_or_refused_with_one_line_for_each_mistake_in_their_order(text: str) -> None:
     try:
-        line = str(parse(text).position)
+        lines = [str(parse(text).position)]
     except ConfigError as error:
-        line = str(error)
-    assert line.startswith("config.pbtxt:")
-    assert len(line.splitlines()) == 1
+        lines = str(error).splitlines()
+    places = [re.match(r"config\.pbtxt:(\d+):(\d+)", line) for line in lines]
+    assert all(places)
+    numbers = [(int(place[1]), int(place[2])) for place in places if place]
+    assert numbers == sorted(numbers)
+
+
+def test_what_is_wrong_behind_a_mistake_is_found_as_well() -> None:
+    text = """
+        max_bach_size: 8
+        input [ { name: "A" dims: [ 1, "x", 2 ] typo { a: [ { b: 1 } ] } data_type: TYPE_FP31 } ]
+        name: 'one' 'two' name: "three" "four"
+        zzz: -1, dynamic_batching { } sequence_batching < oldest { } >
+        max_batch_size: 3000000000
+        output { name: "B"
+    """
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    expected = [
+        "2:9: unknown field 'max_bach_size'",
+        "3:40: expected an integer for 'dims', got \"x\"",
+        "3:49: unknown field 'typo' in ModelInput",
+        "3:85: unknown value 'TYPE_FP31' for 'data_type'",
+        "4:27: 'name' is set twice, first at line 4",
+        "5:9: unknown field 'zzz' in ModelConfig",
+        "5:39: 'sequence_batching' cannot be set together with 'dynamic_batching'",
+        "6:25: 3000000000 is out of range for 'max_batch_size'",
+        "8:5: the file ends, but the bracket opened at line 7, column 16",
+    ]
+    for line, start in zip(caught.value.messages, expected, strict=True):
+        assert line.startswith(f"config.pbtxt:{start}")
+
+
+def test_a_file_that_is_no_configuration_at_all_does_not_print_a_line_for_each_word() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse("a: 1\n" * 10_000)
+    assert len(caught.value.messages) == pbtxt.MAX_MISTAKES
 
 
 @given(st.data())
