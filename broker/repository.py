@@ -15,9 +15,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from broker import lone, runtime
 from broker.child import Place, take_place
@@ -45,18 +44,23 @@ from broker.messages import (
     Traced,
     WatchRepository,
 )
+from broker.remote.events import Arrived, Fetched
 from broker.stillness import Stillness
 from broker.trace_export import Exporter
 from broker.transport import Dealer
 from configs import archive, environment, layout, override, trace
 from configs import server as settings
 from configs.description import ModelDescription
+from configs.ensemble import resolved
 from configs.errors import ConfigError
 from configs.layout import Models, list_models
 from configs.model import describe
-from configs.namespaces import ambiguity, meant, step_model
+from configs.namespaces import ambiguity, meant
 from configs.server import ServerConfig
 from configs.tree import Node
+
+if TYPE_CHECKING:
+    from broker.remote.courier import Courier
 
 LOOK_SECONDS = 0.25
 """How often what may have changed is looked at; a configuration counts when it has been still for one look."""
@@ -73,6 +77,7 @@ BURIAL_SECONDS = (0.2, 1.0)
 Stamp: TypeAlias = tuple[int, int, int] | None
 Inbox: TypeAlias = "queue.SimpleQueue[Message]"
 Sampler: TypeAlias = Callable[[Iterable[int]], MemorySampled]
+Wanted: TypeAlias = "queue.SimpleQueue[Message | Arrived | Fetched]"
 
 
 class State(NamedTuple):
@@ -105,6 +110,9 @@ class Watcher:
         self._overridden: set[str] = set()  # models under a load request's configuration
         self._listed: RepositoryListed | None = None
         self._error = ""
+        self._hidden = set(config.remotes)  # mirrors that nothing has come to yet
+        self._coming = set(config.remotes)  # mirrors of which more is under way since the start
+        self._missed: dict[Path, Mapping[str, str]] = {}  # by mirror: models whose newest state could not be had
 
     def take_over(self, told: WatchRepository) -> None:
         """Go on where another process has died, whose clients have loaded and unloaded what they wanted."""
@@ -119,8 +127,9 @@ class Watcher:
             return self._complain()
         messages = self._list(found)
         takes_all, wanted = self._wanted(is_first)
-        for name in wanted - {*found.directories, *self._directories, "*"}:
+        for name in wanted - {*found.directories, *self._directories, "*"} if not self._coming else ():
             found.errors.setdefault(name, f"there is no directory '{name}' in the model repository")
+        messages += self._judge_missed(found)
         for name in [n for n in (*self._directories, *self._rejected) if n not in {*found.directories, *found.errors}]:
             if (takes_all or name not in self._directories) and name not in self._overridden:
                 messages += self._miss(name)
@@ -131,6 +140,40 @@ class Watcher:
             if (takes_all or name in wanted) and name not in self._overridden:
                 messages += self._find_again(name, directory, is_first)
         return sorted(messages, key=_is_of_ensemble)
+
+    def arrived(self, news: Arrived) -> list[Message]:
+        """Something has come from a remote repository, or could not be had."""
+        is_first = not self.is_complete or self._config.model_control_mode == "none"
+        self._hidden.discard(news.mirror)
+        if news.failures is not None:
+            self._coming.discard(news.mirror)
+            self._missed[news.mirror] = news.failures
+        return self.scan(is_first)
+
+    @property
+    def at_start(self) -> tuple[str, ...]:
+        """What mode explicit begins with."""
+        return self._at_start
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything has been looked at that there is at the start."""
+        return not self._coming
+
+    def _judge_missed(self, found: Models) -> list[Message]:
+        """Models that could not be had are errors; where an older state is here it is served, or goes on serving."""
+        messages: list[Message] = []
+        for name, error in [item for failures in self._missed.values() for item in failures.items()]:
+            directory = found.directories.get(name)
+            if directory is None or not _holds_anything(directory):
+                found.directories.pop(name, None)
+                found.errors.setdefault(name, error)
+            elif name in self._described:
+                del found.directories[name]
+                found.errors[name] = error
+            else:
+                messages.append(Log("W", f"model '{name}': {error}; an older state of it is served"))
+        return messages
 
     def _miss(self, name: str) -> list[Message]:
         """A model is gone; one that mode poll has served may be about to be replaced."""
@@ -165,10 +208,15 @@ class Watcher:
         takes_all = is_first or self._is_polled
         return takes_all, {*self._directories, *self._entries}
 
-    def consider(self, wanted: DescribeModel) -> list[Message]:
-        """A client wants a model loaded, from the repository or as the request brings it."""
+    def consider(self, wanted: DescribeModel, failure: str = "") -> list[Message]:
+        """A client wants a model loaded, from the repository or as the request brings it.
+
+        `failure`: why it could not be had from a remote repository.
+        """
         name = wanted.model
         try:
+            if failure:
+                raise ConfigError(failure)
             if wanted.archive:
                 messages = self._adopt(name, wanted.archive)
             else:
@@ -209,11 +257,7 @@ class Watcher:
         return self._resolved(describe(directory, self._entries.get(name), self._config, self._gpus, name=name))
 
     def _resolved(self, ensemble: ModelDescription) -> ModelDescription:
-        """Under namespaces the steps name their models by what these are called in the whole server."""
-        if not ensemble.namespace:
-            return ensemble
-        named = [(step, step_model(step.model, ensemble.namespace, self._names)) for step in ensemble.steps]
-        return replace(ensemble, steps=tuple([replace(step, model=name) for step, name in named]))
+        return resolved(ensemble, self._names)
 
     def _load_parts(self, ensemble: ModelDescription, seen: set[str], is_reload: bool = True) -> list[Message]:
         """In mode explicit the models of an ensemble are loaded with it; what is missing the broker tells.
@@ -297,8 +341,10 @@ class Watcher:
     def _find(self) -> Models | None:
         try:
             config = self._config
-            repositories = [lone.repository(path, self._scratch) for path in config.model_repository]
-            found = list_models(repositories, self._entries, config.model_namespacing)
+            heeded = [path for path in config.model_repository if path not in self._hidden]
+            repositories = [lone.repository(path, self._scratch) for path in heeded]
+            entries = self._entries if not self._coming else None
+            found = list_models(repositories, entries, config.model_namespacing)
         except (ConfigError, OSError) as error:
             self._error = str(error)
             return None
@@ -442,6 +488,13 @@ def _is_edit(taken: object, state: State | None) -> bool:
     return isinstance(taken, State) and state is not None and taken[1:] != state[1:]
 
 
+def _holds_anything(directory: Path) -> bool:
+    try:
+        return any(directory.iterdir())
+    except OSError:  # it has just gone
+        return False
+
+
 def _is_of_ensemble(message: Message) -> bool:
     """What ensembles are made of is to be known before them."""
     return isinstance(message, ModelDescribed) and bool(message.description["steps"])
@@ -466,7 +519,7 @@ def memory(pid: int) -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def watch(config: ServerConfig, scratch: Path, wanted: Inbox, out: Inbox) -> None:
+def watch(config: ServerConfig, scratch: Path, wanted: Wanted, out: Inbox) -> None:
     """Look for ever, and when `wanted` asks; what is found goes into `out`. Runs in a thread of its own."""
     try:
         _watch(config, scratch, wanted, out)
@@ -475,17 +528,23 @@ def watch(config: ServerConfig, scratch: Path, wanted: Inbox, out: Inbox) -> Non
         os._exit(1)  # better dead and started again than alive and blind
 
 
-def _watch(config: ServerConfig, scratch: Path, wanted: Inbox, out: Inbox) -> None:
+def _watch(config: ServerConfig, scratch: Path, wanted: Wanted, out: Inbox) -> None:
     watcher = Watcher(config, visible_gpus(), scratch)
     told = wanted.get()
     assert isinstance(told, WatchRepository), "the broker's first message"
     watcher.take_over(told)
+    courier = _courier(config, wanted, out) if config.remotes else None
+    if courier is not None:
+        courier.begin(watcher.at_start)
     _put(out, watcher.scan(is_first=True))
-    out.put(RepositoryScanned())
+    is_scanned = False
     events = FileEvents(config.model_repository) if config.model_control_mode == "poll" else None
     next_poll = time.monotonic() + config.repository_poll_secs
     while True:
-        _attend(watcher, wanted, out)
+        if watcher.is_complete and not is_scanned:
+            out.put(RepositoryScanned())
+            is_scanned = True
+        _attend(watcher, courier, wanted, out)
         if events is not None:
             watcher.touch(events.take())
             _complain_of(events, config, out)
@@ -502,7 +561,13 @@ def _complain_of(events: FileEvents, config: ServerConfig, out: Inbox) -> None:
         out.put(Log("W", f"no file events of the model repository, it is looked at {every}: {problem}"))
 
 
-def _attend(watcher: Watcher, wanted: Inbox, out: Inbox) -> None:
+def _courier(config: ServerConfig, wanted: Wanted, out: Inbox) -> "Courier":
+    from broker.remote.courier import Courier  # noqa: PLC0415  # clients of networks, which most servers do not need
+
+    return Courier(config, wanted, out)
+
+
+def _attend(watcher: Watcher, courier: "Courier | None", wanted: Wanted, out: Inbox) -> None:
     """See to what is asked for until it is time to look again."""
     end = time.monotonic() + LOOK_SECONDS
     while (remaining := end - time.monotonic()) > 0:
@@ -510,8 +575,15 @@ def _attend(watcher: Watcher, wanted: Inbox, out: Inbox) -> None:
             message = wanted.get(timeout=remaining)
         except queue.Empty:
             return
-        if isinstance(message, DescribeModel):
-            _put(out, watcher.consider(message))
+        if isinstance(message, Arrived):
+            _put(out, watcher.arrived(message))
+            if watcher.is_complete:
+                return
+        elif isinstance(message, Fetched):
+            _put(out, watcher.consider(message.wanted, message.error))
+        elif isinstance(message, DescribeModel):
+            if courier is None or not courier.takes(message):
+                _put(out, watcher.consider(message))
         elif isinstance(message, ForgetModel):
             watcher.forget(message.model)
         elif isinstance(message, PathUnused):
@@ -523,7 +595,7 @@ def _put(out: Inbox, messages: list[Message]) -> None:
         out.put(message)
 
 
-def serve(place: Place, broker: int, exporter: Exporter, sample: Sampler, wanted: Inbox, found: Inbox) -> bool:
+def serve(place: Place, broker: int, exporter: Exporter, sample: Sampler, wanted: Wanted, found: Inbox) -> bool:
     """Talk to the broker, our parent, until it says stop (True) or is dead (False)."""
     dealer = Dealer(place.socket, place.token)
     outgoing: list[Message] = [Hello(PROTOCOL, "repository", os.getpid())]
@@ -571,7 +643,7 @@ def main(arguments: list[str]) -> None:
     """Be the repository process; `arguments` are our place and the server's command line."""
     place = take_place(arguments, dies_with_broker=False)
     config = settings.load(arguments[5:])
-    wanted: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    wanted: Wanted = queue.SimpleQueue()
     found: queue.SimpleQueue[Message] = queue.SimpleQueue()
     scratch = runtime.directory_of(place.server)
     threading.Thread(target=watch, args=(config, scratch, wanted, found), daemon=True).start()

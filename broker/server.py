@@ -239,7 +239,9 @@ class Server:
             self._log.line("W", warning)
         values = {"id": self._config.id, "version": version("tidepool")}
         values |= {role: f"{address}:{port}" for role, (address, port) in ports.addresses().items()}
-        values["model_repository"] = ", ".join(str(path) for path in self._config.model_repository)
+        values["model_repository"] = ", ".join(
+            str(self._config.remotes.get(path, path)) for path in self._config.model_repository
+        )
         for name in ("model_control_mode", "strict_readiness", "exit_on_error", "exit_timeout_secs"):
             values[name] = str(getattr(self._config, name))
         for backend, settings in sorted(self._config.backend_config.items()):

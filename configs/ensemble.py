@@ -1,9 +1,11 @@
 """Ensembles as they stand in the text: the steps, and whether their tensors make a graph. With Triton's wording."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from configs.description import EnsembleStep
+from configs.description import EnsembleStep, ModelDescription
+from configs.namespaces import step_model
 from configs.tree import Node
 
 PLATFORM = "ensemble"
@@ -118,3 +120,11 @@ def _ancestors(tensor: str, steps_by_output: Mapping[str, Node]) -> set[str]:
             if name in steps_by_output:
                 way += steps_by_output[name].get("input_map").values()
     return found
+
+
+def resolved(description: ModelDescription, models: Container[str]) -> ModelDescription:
+    """Under namespaces the steps name their models by what these are called in the whole server."""
+    if not description.namespace:
+        return description
+    named = [(step, step_model(step.model, description.namespace, models)) for step in description.steps]
+    return replace(description, steps=tuple([replace(step, model=name) for step, name in named]))

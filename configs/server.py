@@ -17,6 +17,7 @@ from configs import (
     pbtxt,
     python_based,
     rate_limit,
+    remote,
     restricted,
     settings,
     trace,
@@ -28,6 +29,7 @@ from configs.foreign import FOREIGN
 from configs.layout import is_model_file
 from configs.options import Given, Option, flag_of, parse_flags
 from configs.proto.schema import message
+from configs.remote import Remote
 from configs.settings import SETTINGS, ServerConfig, backends_in
 from configs.tree import Node, Position, as_json
 
@@ -131,7 +133,13 @@ class _Load:
         if values.get("response_cache_byte_size"):
             self._warnings.append("response_cache_byte_size is deprecated, use cache_config with local,size=BYTES")
         self._judge_foreign()
-        values["model_repository"] = self._repositories()
+        cache = Path(os.path.abspath(values.get("repository_cache") or remote.default_cache(os.environ)))
+        values["remotes"] = {}
+        values["model_repository"] = self._repositories(cache, values["remotes"])
+        if values["remotes"]:
+            values["repository_cache"] = str(cache)
+            if not remote.is_usable(cache):
+                self._errors.append(f"repository_cache: '{cache}' cannot be written: give --repository-cache=PATH")
         values["backend_directory"] = self._backend_directory()
         values["load_model"] = self._load_models(values.get("model_control_mode", ServerConfig.model_control_mode))
         values |= {name: self._all(name) for name in WITH_SYNTAX}
@@ -254,8 +262,11 @@ class _Load:
             return path
         return ""
 
-    def _repositories(self) -> tuple[Path, ...]:
-        """Absolute paths, from the flags, else from the file, else the default beside the file."""
+    def _repositories(self, cache: Path, remotes: dict[Path, Remote]) -> tuple[Path, ...]:
+        """Absolute paths, from the flags, else from the file, else the default beside the file.
+
+        Those that lie elsewhere are mirrored: `remotes` gets their URLs by the paths of the mirrors.
+        """
         option = next(one for one in SETTINGS if one.name == "model_repository")
         base = self._base(option)
         given = self._read(option)
@@ -263,11 +274,23 @@ class _Load:
         for where, text in given:
             directory = Path(os.path.abspath(base / text))
             if "://" in text:
-                self._errors.append(f"{where}: '{text}': repositories in a cloud are not built yet, give a directory")
+                directory = self._mirror(where, text, cache, remotes)
             elif not os.path.isdir(directory) and not (os.path.isfile(directory) and is_model_file(directory.name)):
                 self._errors.append(f"{where}: '{directory}' is not a directory")  # os.path takes names that cannot be
             paths.append(directory)
         return tuple(dict.fromkeys(paths)) if given else self._default_repository()
+
+    def _mirror(self, where: str, text: str, cache: Path, remotes: dict[Path, Remote]) -> Path:
+        try:
+            found = remote.parse(text)
+        except ValueError as error:
+            self._errors.append(f"{where}: '{text}': {error}")
+            return cache
+        if missing := remote.lacking(found):
+            self._errors.append(f"{where}: {missing}")
+        directory = remote.models_directory(cache, found)
+        remotes[directory] = found
+        return directory
 
     def _default_repository(self) -> tuple[Path, ...]:
         beside = [self._path.parent / name for name in ("model_repository", "models")] if self._path else []

@@ -13,6 +13,7 @@ from configs.cache import CacheConfig
 from configs.deprecated import TRACE_FLAGS
 from configs.foreign import FOREIGN
 from configs.options import Option, declared, help_lines, setting
+from configs.remote import Remote
 from configs.tree import Node
 
 _LARGE = 2**31 - 1
@@ -74,10 +75,17 @@ class ServerConfig:
 
     model_repository: tuple[Path, ...] = _repository(
         (),
-        "Directory with one directory per model. In the file it is relative to the file. Default: "
-        "'model_repository', then 'models', beside the file.",
+        "Directory with one directory per model, or the URL of one (s3://, gs://, as://, hf://, or http(s):// of an "
+        "archive). In the file a directory is relative to the file. Default: 'model_repository', then 'models', beside "
+        "the file.",
         form="PATH",
         aliases=("model_store",),
+    )
+    repository_cache: str = _repository(
+        "",
+        "Directory for copies of remote repositories. Default: tidepool/repositories in XDG_CACHE_HOME, else in "
+        "~/.cache.",
+        form="PATH",
     )
     model_control_mode: str = _repository(
         "none",
@@ -245,6 +253,7 @@ class ServerConfig:
     entries: Mapping[str, Node] = field(default_factory=dict)  # model_config_list by model name
     in_file: Mapping[str, Any] = field(default_factory=dict)  # the other fields as they stand in server.pbtxt
     warnings: tuple[str, ...] = ()
+    remotes: Mapping[Path, Remote] = field(default_factory=dict)  # by the directory where their models are mirrored
 
     @property
     def backends(self) -> Path:
