@@ -1,7 +1,8 @@
 """`python -m broker --config server.pbtxt`: read the configuration, then serve until SIGTERM.
 
 Installed as `tidepool` and `tritonserver`, too. `python -m broker run` executes one model without a server, `python -m
-broker environments` is about the environments of Python models.
+broker environments` is about the environments of Python models, `python -m broker check` and `python -m broker models`
+say what would be served.
 """
 
 import os
@@ -20,6 +21,10 @@ def main(arguments: list[str]) -> int:
             from broker import run  # noqa: PLC0415  # what it needs the server does not
 
             return run.main(arguments[1:])
+        if arguments[:1] in (["check"], ["models"]):
+            from broker import check  # noqa: PLC0415  # likewise
+
+            return check.main(arguments)
         config = settings.load(arguments)
     except (ConfigError, OSError) as error:
         sys.stderr.write(f"error: {error}\n".replace("\n", "\nerror: ").removesuffix("error: "))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -103,6 +104,13 @@ class _Entry(NamedTuple):
     framework: str  # the packages that may be missing, and the extra that brings them
     extra: str
 
+    def lacks(self, backend: str, package: str) -> str:
+        """What a model of this backend is told when a package is missing."""
+        return (
+            f"backend '{backend}' needs the package '{package}', which is not installed: "
+            f"pip install 'tidepool[{self.extra}]'"
+        )
+
 
 _BACKENDS = {
     "identity": _Entry("workers.backends.identity", "IdentityBackend", "", ""),
@@ -132,9 +140,11 @@ def create(model: ModelSpec, host: Host) -> Backend:
         missing = (error.name or "").partition(".")[0]
         if missing not in entry.framework.split():
             raise
-        raise BackendError(
-            ErrorCode.UNAVAILABLE,
-            f"backend '{model.backend}' needs the package '{missing}', which is not installed: "
-            f"pip install 'tidepool[{entry.extra}]'",
-        ) from None
+        raise BackendError(ErrorCode.UNAVAILABLE, entry.lacks(model.backend, missing)) from None
     return cls(model, host)
+
+
+def lacking() -> dict[str, str]:
+    """The backends whose package is not installed, and what to do about it; nothing is imported for that."""
+    needs = [(name, entry, package) for name, entry in _BACKENDS.items() for package in entry.framework.split()]
+    return {name: entry.lacks(name, package) for name, entry, package in needs if find_spec(package) is None}

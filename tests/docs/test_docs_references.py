@@ -141,6 +141,6 @@ def _families() -> set[str]:
 
 def _script_flags() -> set[str]:
     """Flags of the scripts of this repository."""
-    patterns = ("bench/*.py", "examples/*.py", "workers/environments/__main__.py", "broker/run.py")
+    patterns = ("bench/*.py", "examples/*.py", "workers/environments/__main__.py", "broker/run.py", "broker/check.py")
     scripts = [script for pattern in patterns for script in ROOT.glob(pattern)]
     return {flag for script in scripts for flag in re.findall(r'"(--[a-z-]+)"', script.read_text())}
