@@ -117,6 +117,16 @@ def test_tags_that_only_look_like_digests_are_none(mirror: Mirror, source: FakeS
     assert files(mirror)["m/1/weights"] == WEIGHTS[::-1]
 
 
+def test_a_second_download_shows_that_a_tag_is_no_digest(mirror: Mirror, source: FakeSource) -> None:
+    listed = source.listing()
+    source.listing = lambda: listed  # type: ignore[method-assign]
+    source.is_as_listed = lambda entry: entry in listed  # type: ignore[method-assign]
+    source.files["m/1/weights"] = WEIGHTS[::-1]
+    assert list(mirror.sync(None).failures) == ["m"]
+    assert mirror.sync(None).failures == {}
+    assert files(mirror)["m/1/weights"] == WEIGHTS[::-1]
+
+
 @pytest.mark.parametrize("content", [WEIGHTS[:-1], WEIGHTS + b"x"])
 def test_content_of_another_length_is_no_object(mirror: Mirror, source: FakeSource, content: bytes) -> None:
     listed = source.listing()
