@@ -20,6 +20,7 @@ from broker.remote.mirror import Mirror
 from broker.survey import Finding, survey
 from configs import server as settings
 from configs.errors import ConfigError
+from configs.layout import is_model_file
 from configs.server import ServerConfig
 from configs.settings import OPTIONS
 
@@ -87,7 +88,7 @@ def _flags(words: Sequence[str]) -> list[str]:
         if word.startswith("--") or takes_value:
             flags.append(word)
             takes_value = not takes_value and word not in _COMPLETE and "=" not in word
-        elif os.path.isdir(word) or "://" in word:
+        elif os.path.isdir(word) or "://" in word or is_model_file(word):
             flags.append(f"--model-repository={word}")
         elif os.path.lexists(word):
             flags.append(f"--config={word}")

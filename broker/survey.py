@@ -4,10 +4,12 @@ Reads the repository as the repository process does. Ensembles are composed of t
 a loaded model can tell (tensors that its configuration does not declare) is taken to fit.
 """
 
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from broker import lone
 from broker.composition import Invalid, NotYet, compose
 from broker.models import Model, Version, VersionState
 from broker.rate_limiter import RateLimiter, Unsatisfiable
@@ -38,7 +40,15 @@ class Finding:
 
 def survey(config: ServerConfig, gpus: Sequence[str], lacking: Mapping[str, str]) -> list[Finding]:
     """Every model by name; `lacking` says which backends cannot work. Raises ConfigError without a repository."""
-    listed = list_models(config.model_repository, config.entries, config.model_namespacing)
+    with tempfile.TemporaryDirectory() as scratch:
+        repositories = [lone.repository(path, Path(scratch)) for path in config.model_repository]
+        return _survey(repositories, config, gpus, lacking)
+
+
+def _survey(
+    repositories: Sequence[Path], config: ServerConfig, gpus: Sequence[str], lacking: Mapping[str, str]
+) -> list[Finding]:
+    listed = list_models(repositories, config.entries, config.model_namespacing)
     shown = ", ".join(map(str, config.model_repository))
     found = {name: Finding(name, shown, problems=[error]) for name, error in listed.errors.items()}
     for name, directory in listed.directories.items():

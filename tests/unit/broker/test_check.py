@@ -171,6 +171,12 @@ def test_under_namespaces_a_step_means_the_model_beside_it(run: Run, repository:
     assert run("check", "models", flags[1])[0] == 1
 
 
+def test_a_model_file_alone_is_a_repository(run: Run, repository: Path) -> None:
+    (repository / "net.onnx").touch()
+    for path in ("models", "models/net.onnx"):
+        assert run("check", path) == (0, ["1 model, no errors, no warnings"])
+
+
 def test_the_rate_limiter_is_asked(run: Run, repository: Path) -> None:
     write_identity(repository, "m", 'instance_group { rate_limiter { resources { name: "R" count: 4 } } }')
     status, lines = run("check", "models", "--rate-limit=execution_count", "--rate-limit-resource=R:2")
