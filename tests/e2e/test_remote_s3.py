@@ -72,7 +72,8 @@ def test_a_repository_is_mirrored_followed_and_outlived(s3: S3, tmp_path: Path, 
 
         # A new version is too large for the way: the old one goes on.
         way.carried, way.breaks_after = 0, 12 << 20
-        write(s3, "life", "three" * (LARGE // 5), 2)
+        with way.held():
+            write(s3, "life", "three" * (LARGE // 5), 2)
         until(lambda: "s3://" in index(server)["telling"].get("reason", ""), SECONDS, "the index says why")
         row = index(server)["telling"]
         assert (row["version"], row["state"]) == ("1", "READY")

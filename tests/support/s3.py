@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,8 @@ class Way:
         self.breaks_after: int | None = None  # bytes
         self.carried = 0  # bytes of answers
         self._is_closed = False
+        self._passes = threading.Event()
+        self._passes.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -92,6 +95,15 @@ class Way:
         self._is_closed = True
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Requests wait meanwhile: nobody sees half of what is written."""
+        self._passes.clear()
+        try:
+            yield
+        finally:
+            self._passes.set()
 
     def _accept(self) -> None:
         while not self._is_closed:
@@ -112,6 +124,8 @@ class Way:
                     self.carried += len(data)
                     if self.breaks_after is not None and self.carried > self.breaks_after and passed > SHORT:
                         break
+                if not is_answer:
+                    self._passes.wait(START_SECONDS)
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
