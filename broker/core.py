@@ -571,12 +571,17 @@ class Core:
     # ------------------------------------------------------------------------------------------- processes
 
     def _launch(
-        self, role: str, name: str, visible_devices: str | None = "", environment: Environment | None = None
+        self,
+        role: str,
+        name: str,
+        visible_devices: str | None = "",
+        environment: Environment | None = None,
+        backend: str = "",
     ) -> str:
         """Have a process started; its token was never used before."""
         token = f"{role[0]}{next(self._tokens)}"
         self.peers[token] = Peer(token, role, name, {Hello: self._greet}, is_prepared=environment is not None)
-        self._out.append(Start(token, role, name, visible_devices, environment))
+        self._out.append(Start(token, role, name, visible_devices, environment, backend))
         return token
 
     def _restart(self, peer: Peer, death: Death, now: float) -> None:

@@ -44,10 +44,10 @@ class Fleet:
         requests: Requests,
         config: ServerConfig,
         out: list[Effect],
-        launch: Callable[[str, str, str | None, Environment | None], str],
+        launch: Callable[[str, str, str | None, Environment | None, str], str],
         limiter: RateLimiter | None = None,
     ) -> None:
-        """`models` is shared with `requests`; `launch(role, name, devices, environment)` starts a process."""
+        """`models` is shared with `requests`; `launch(role, name, devices, environment, backend)` starts a process."""
         self.models = models
         self._requests = requests
         self._config = config
@@ -231,8 +231,10 @@ class Fleet:
         self._settle(version, now)
 
     def _start(self, instance: Instance) -> None:
-        environment = instance.version.description.environment
-        instance.peer = self._launch("worker", _label(instance), instance.spec.visible_devices, environment)
+        described = instance.version.description
+        instance.peer = self._launch(
+            "worker", _label(instance), instance.spec.visible_devices, described.environment, described.backend
+        )
         instance.state = InstanceState.STARTING
         instance.ready_at = None
         instance.pid, instance.reason, instance.execution_seconds, instance.capacity = 0, "", None, 1

@@ -18,8 +18,9 @@ from broker.listen import Ports, frontend_counts, open_ports
 from broker.log import Log
 from broker.log_settings import LogSettings
 from broker.messages import Message, ProtocolError
+from broker.nurseries import Nurseries
 from broker.requests import Death
-from broker.supervisor import Supervisor
+from broker.supervisor import Child, Supervisor
 from broker.transport import Router, Unreachable
 from configs import host_policy
 from configs.server import ServerConfig
@@ -74,6 +75,8 @@ class Server:
             cleanup.callback(self._router.close)
             self._supervisor = Supervisor(str(directory / "broker"), self._id, ports.listeners, self._arguments)
             cleanup.callback(self._supervisor.end)
+            self._nurseries = Nurseries(self._supervisor, self._attend)
+            cleanup.callback(self._nurseries.close)
             self._core = Core(self._config, _frontends(self._config, ports), time.time() - time.monotonic())
             self._watch(self._router.fileno(), "router", "")
             self._watch(_signals(), "signal", "")
@@ -97,6 +100,7 @@ class Server:
             if now >= self._next_observation:
                 self._next_observation = now + OBSERVE_SECONDS
                 self._apply(self._core.observe(self._supervisor.stopped(), now))
+                self._look_after_nurseries(now)
                 self._log.flush()
             self._listen_again(now)
             self._flush()
@@ -130,6 +134,8 @@ class Server:
                     self._read_output(token)
                 case "process":
                     self._bury(token)
+                case "gate":
+                    self._let_in(token)
                 case "signal":
                     self._take_signals(descriptor)
                 case _:
@@ -160,6 +166,8 @@ class Server:
         self._receive()  # what it sent before its death still counts
         death, lines = self._supervisor.bury(token)
         self._log.printed(child.name, lines)
+        if self._nurseries.lost(token, death.is_outside):
+            return
         self._apply(self._core.lost(token, death, time.monotonic()))
         for name in region.names_of(self._id, token):
             if not self._core.is_awaiting(name):
@@ -184,7 +192,7 @@ class Server:
                 case Start():
                     self._start(effect)
                 case Kill(peer):
-                    self._supervisor.kill(peer)
+                    self._kill(peer)
                 case Unlink(name):
                     region.unlink(name)
                 case Emit(level, text):
@@ -196,15 +204,54 @@ class Server:
 
     def _start(self, start: Start) -> None:
         start = start._replace(share=self._share(start))
+        gate = self._nurseries.order(start, time.monotonic())
+        if gate is None:
+            self._start_alone(start)
+        else:
+            self._watch(gate, "gate", start.peer)
+
+    def _start_alone(self, start: Start) -> None:
         try:
             child = self._supervisor.start(start)
         except OSError as error:
-            death = Death(f"cannot be started: {error.strerror or error}", False, 0, ())
-            self._apply(self._core.lost(start.peer, death, time.monotonic()))
+            self._lose(start.peer, f"cannot be started: {error.strerror or error}")
             return
-        self._watch(child.pidfd, "process", start.peer)
-        self._watch(child.output, "output", start.peer)
+        self._attend(child)
         self._core.started(start.peer, child.process.pid, time.monotonic())
+
+    def _let_in(self, token: str) -> None:
+        """A worker that was ordered of a nursery is at its gate, or will never be."""
+        if not self._nurseries.is_expected(token):
+            return  # it was given up in this turn
+        self._unwatch(self._nurseries.gate(token))
+        child = self._nurseries.arrived(token)
+        if child is None:
+            self._start_alone(self._nurseries.give_up(token))
+            return
+        self._attend(child)
+        self._core.started(token, child.process.pid, time.monotonic())
+
+    def _look_after_nurseries(self, now: float) -> None:
+        for token in self._nurseries.overdue(now):
+            self._unwatch(self._nurseries.gate(token))
+            self._start_alone(self._nurseries.give_up(token))
+        self._nurseries.reap_strangers()
+
+    def _kill(self, token: str) -> None:
+        if not self._nurseries.is_expected(token):
+            self._supervisor.kill(token)
+            return
+        self._unwatch(self._nurseries.gate(token))
+        self._nurseries.give_up(token)
+        self._lose(token, "killed before it was forked")
+
+    def _lose(self, token: str, why: str) -> None:
+        """What was to be started will not be."""
+        self._apply(self._core.lost(token, Death(why, False, 0, ()), time.monotonic()))
+
+    def _attend(self, child: Child) -> None:
+        self._watch(child.pidfd, "process", child.token)
+        self._watch(child.output, "output", child.token)
 
     def _share(self, start: Start) -> Share:
         """What of the processors the process is to use: what else is to be started is known by now."""

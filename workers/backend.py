@@ -118,6 +118,14 @@ _BACKENDS = {
 }
 
 
+def prepare(backend: str) -> None:
+    """Import what a backend needs, for models to come. Raises ImportError."""
+    entry = _BACKENDS.get(backend)
+    if entry is None:
+        raise ImportError(backend)
+    import_module(entry.module)
+
+
 def create(model: ModelSpec, host: Host) -> Backend:
     """The backend that a model names; its framework is imported here, in this worker only. Raises BackendError."""
     entry = _BACKENDS.get(model.backend) or (_BACKENDS["python"] if model.library.is_file() else None)
