@@ -9,6 +9,7 @@ from typing import NamedTuple
 THREADS = "TIDEPOOL_THREADS"
 """The environment variable that says how many threads a worker's executions are to use."""
 _PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Place(NamedTuple):
@@ -36,7 +37,7 @@ def take_place(argv: list[str], dies_with_broker: bool = True) -> Place:
     except ValueError:
         sys.exit("this module is started by the broker: python -m broker --help")
     if dies_with_broker:
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != broker:
         sys.exit("the broker is gone")
     for number in (signal.SIGINT, signal.SIGTERM):

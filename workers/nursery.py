@@ -26,6 +26,7 @@ _SETTLE_SECONDS = 1.0
 _PR_SET_NAME = 15
 _MAX_ORDER = 1 << 16
 _STATUS_NOT_SUITED = 3
+_libc = ctypes.CDLL(None)
 
 
 def main() -> None:
@@ -134,8 +135,7 @@ def begin(order: Order) -> None:
 
 def show(command: list[str], name: str) -> None:
     """What `ps` and `top` say of this process: in place of the nursery's command line, cut to its length."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+    _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
     with open("/proc/self/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     start, end = int(fields[45]), int(fields[46])
