@@ -76,9 +76,7 @@ def running(
         stop(process)
 
 
-def wait_until_ready(
-    process: subprocess.Popen[bytes], url: str, log: Path, patience: float = START_TIMEOUT
-) -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, patience: float = START_TIMEOUT) -> None:
     """SystemExit with the end of its log when it ends or takes too long."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and process.poll() is None:

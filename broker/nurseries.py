@@ -83,9 +83,8 @@ class Nurseries:
             ours.callback(gate.close)
             its.callback(its_gate.close)
             gate.setblocking(False)
-            order = {"arguments": self._supervisor.arguments(start), "name": start.name, "devices": devices}
-            descriptors = [channels.write, channels.inherited, its_gate.fileno()]
-            socket.send_fds(nursery.orders, [json.dumps(order).encode()], descriptors)
+            order = json.dumps([start.peer, start.name, devices]).encode()
+            socket.send_fds(nursery.orders, [order], [channels.write, channels.inherited, its_gate.fileno()])
             expected = Expected(start, nursery, channels, gate, now + PATIENCE_SECONDS, ours.pop_all())
         self._expected[start.peer] = expected
         return gate.fileno()

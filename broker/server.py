@@ -6,7 +6,7 @@ import select
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from contextlib import ExitStack
 from dataclasses import fields
 from importlib.metadata import version
@@ -54,6 +54,7 @@ class Server:
         self._outgoing: defaultdict[str, list[Message]] = defaultdict(list)
         self._exit_status: int | None = None
         self._watched: dict[int, tuple[str, str]] = {}  # descriptor -> (what, token)
+        self._stillborn: deque[tuple[str, str]] = deque()  # (token, why it was not started)
         self._paused: dict[str, float] = {}  # child that is not listened to -> until when
         self._was_started = False
         self._next_observation = 0.0
@@ -103,6 +104,7 @@ class Server:
                 self._look_after_nurseries(now)
                 self._log.flush()
             self._listen_again(now)
+            self._bury_stillborn()
             self._flush()
             self._report()
 
@@ -214,7 +216,7 @@ class Server:
         try:
             child = self._supervisor.start(start)
         except OSError as error:
-            self._lose(start.peer, f"cannot be started: {error.strerror or error}")
+            self._stillborn.append((start.peer, f"cannot be started: {error.strerror or error}"))
             return
         self._attend(child)
         self._core.started(start.peer, child.process.pid, time.monotonic())
@@ -243,11 +245,13 @@ class Server:
             return
         self._unwatch(self._nurseries.gate(token))
         self._nurseries.give_up(token)
-        self._lose(token, "killed before it was forked")
+        self._stillborn.append((token, "killed before it was forked"))
 
-    def _lose(self, token: str, why: str) -> None:
-        """What was to be started will not be."""
-        self._apply(self._core.lost(token, Death(why, False, 0, ()), time.monotonic()))
+    def _bury_stillborn(self) -> None:
+        """Tell of what was to be started and is not: after the effects it was among, which may start what that ends."""
+        while self._stillborn:
+            token, why = self._stillborn.popleft()
+            self._apply(self._core.lost(token, Death(why, False, 0, ()), time.monotonic()))
 
     def _attend(self, child: Child) -> None:
         self._watch(child.pidfd, "process", child.token)

@@ -157,18 +157,14 @@ class Supervisor:
             ours.callback(status.close)
         return Channels(output, write, inherited, status)
 
-    def arguments(self, start: Start) -> list[str]:
-        """What every child is told first, but for its descriptor."""
-        socket_path, server = self._place
-        return [socket_path, start.peer, server, str(os.getpid())]
-
     def _keep(self, child: Child) -> Child:
         self.children[child.token] = child
         return child
 
     def _command(self, start: Start) -> list[str]:
         role = start.role if start.environment is None else f"{start.role} with an environment"
-        return [sys.executable, "-P", "-m", self._modules[role], *self.arguments(start)]
+        socket_path, server = self._place
+        return [sys.executable, "-P", "-m", self._modules[role], socket_path, start.peer, server, str(os.getpid())]
 
     def _more(self, start: Start) -> list[str]:
         if start.environment is not None:

@@ -1,11 +1,12 @@
-"""A process that has imported a backend with its framework and forks workers: what is imported is shared by all of them.
+"""A process that has imported a backend with its framework and forks workers: all of them share what is imported.
 
-The broker starts it as `python -P -m workers.nursery SOCKET TOKEN SERVER BROKER_PID DESCRIPTOR BACKEND ...`; the
-descriptor is a socket, from which it reads orders: JSON, with the descriptors of the worker's output, its status page and
-its gate. The worker that it forks has the broker for a parent, which adopts it: it says its process id at the gate, and
-begins when the broker has answered. Where the gate closes the broker has done without it.
+The broker starts it as `python -P -m workers.nursery SOCKET TOKEN SERVER BROKER_PID DESCRIPTOR BACKEND ROOM`; the
+descriptor is a socket, from which it reads orders: JSON, with the descriptors of the worker's output, its status page
+and its gate. The worker that it forks has the broker for a parent, which adopts it: it says its process id at the gate,
+and begins when the broker has answered. Where the gate closes the broker has done without it.
 
-It forks with one thread only, and without a GPU: what else a framework has begun would be missing in the worker.
+It forks with one thread only, and without a GPU: what else a framework has begun would be missing in the worker. Before
+it does, it sees to it that a worker writes to few of the pages that it shares.
 """
 
 import ctypes
@@ -15,56 +16,37 @@ import os
 import socket
 import sys
 import time
-from typing import Any
+from typing import NamedTuple
 
 import workers.__main__ as worker
-from broker.child import take_place
+from broker.child import Place, die_with, take_place
 from workers.backend import prepare
 
 _SETTLE_SECONDS = 1.0
 """For threads that a fork has ended to be gone."""
 _PR_SET_NAME = 15
 _MAX_ORDER = 1 << 16
-_STATUS_NOT_SUITED = 3
+_NOT_SUITED = 3
+"""The exit status of a nursery that cannot be one."""
+_DEVICES = "CUDA_VISIBLE_DEVICES"
+_SMALL = range(48, 513, 16)
+"""Sizes of Python's small objects, whose blocks it keeps by size; smaller ones are the most, and filled by others."""
+_BYTES_OVERHEAD = sys.getsizeof(b"")
+_HOLES = 80_000
+"""Bytes of each size that fill what holes there may be."""
+
 _libc = ctypes.CDLL(None)
 
 
-def main() -> None:
-    """Fork workers until the broker closes the socket; in a worker, be one."""
-    place = take_place(sys.argv[1:])
-    orders = socket.socket(fileno=place.descriptor)
-    try:
-        prepare(sys.argv[6])
-    except ImportError:
-        sys.exit(_STATUS_NOT_SUITED)  # the worker that does without us will say why
-    reason = unfit()
-    if reason:
-        sys.stdout.write(f"workers of backend '{sys.argv[6]}' are not forked: {reason}\n")
-        sys.exit(_STATUS_NOT_SUITED)
-    gc.collect()
-    gc.freeze()
-    while (order := receive(orders)) is not None:
-        middle = os.fork()
-        if middle:
-            os.waitpid(middle, 0)
-            order.close()
-        elif fork_adopted():
-            orders.close()
-            begin(order)
-            return
+class Order(NamedTuple):
+    """A worker to be forked: its token, its name for people, its CUDA_VISIBLE_DEVICES (None: unset), descriptors."""
 
-
-class Order:
-    """One worker to be forked."""
-
-    def __init__(self, data: bytes, descriptors: list[int]) -> None:
-        """`arguments` are a worker's command line, `name` is for people, `devices` its CUDA_VISIBLE_DEVICES if set."""
-        fields: dict[str, Any] = json.loads(data)
-        self.arguments: list[str] = fields["arguments"]
-        self.name: str = fields["name"]
-        self.devices: str | None = fields["devices"]
-        self.output, self.status, gate = descriptors
-        self.gate = socket.socket(fileno=gate)
+    token: str
+    name: str
+    devices: str | None
+    output: int
+    status: int
+    gate: socket.socket
 
     def close(self) -> None:
         """It is the worker's from now on."""
@@ -73,10 +55,62 @@ class Order:
         self.gate.close()
 
 
+class Title(NamedTuple):
+    """Where this process's command line lies, as `ps` shows it."""
+
+    start: int
+    size: int
+
+    @staticmethod
+    def find() -> "Title":
+        """The place is the same in what is forked."""
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end, see proc(5)
+        return Title(start, end - start)
+
+    def write(self, command: list[str]) -> None:
+        """Have `ps` show another one, cut to the length of the first."""
+        text = "\0".join(command).encode("utf-8", "surrogateescape")
+        ctypes.memmove(self.start, text[: self.size - 1].ljust(self.size, b"\0"), self.size)
+
+
+def main() -> None:
+    """Fork workers until the broker closes the socket; in a worker, be one."""
+    place, backend = take_place(sys.argv[1:]), sys.argv[6]
+    try:
+        prepare(backend)
+    except ImportError:
+        sys.exit(_NOT_SUITED)  # the worker that does without us will say why
+    reason = unfit()
+    if reason:
+        sys.stdout.write(f"workers of backend '{backend}' are not forked: {reason}\n")
+        sys.exit(_NOT_SUITED)
+    title, broker = Title.find(), int(sys.argv[4])
+    orders = socket.socket(fileno=place.descriptor)
+    gc.collect()
+    gc.freeze()
+    holes = fill_holes()
+    while (order := receive(orders)) is not None:
+        middle = os.fork()
+        if middle:
+            os.waitpid(middle, 0)
+            order.close()
+        elif fork_adopted():
+            orders.close()
+            begin(order, place, broker, title)
+            return
+    del holes
+
+
 def receive(orders: socket.socket) -> Order | None:
     """The next order; None when there will be none."""
     data, descriptors, _, _ = socket.recv_fds(orders, _MAX_ORDER, 3, socket.MSG_CMSG_CLOEXEC)
-    return Order(data, descriptors) if data else None
+    if not data:
+        return None
+    token, name, devices = json.loads(data)
+    output, status, gate = descriptors
+    return Order(token, name, devices, output, status, socket.socket(fileno=gate))
 
 
 def unfit() -> str:
@@ -99,6 +133,14 @@ def unfit() -> str:
     return ""
 
 
+def fill_holes() -> list[object]:
+    """Take the free blocks between the objects that there are: a worker's objects then lie together, on few pages."""
+    smallest = [object() for _ in range(1200)]
+    return [smallest, *[float(i) for i in range(300)]] + [
+        bytes(size - _BYTES_OVERHEAD) for size in _SMALL for _ in range(_HOLES // size)
+    ]
+
+
 def fork_adopted() -> bool:
     """Fork once more and end: whoever forked us is rid of the child, which returns True once it has been adopted."""
     middle = os.getpid()
@@ -113,35 +155,36 @@ def fork_adopted() -> bool:
     return True
 
 
-def begin(order: Order) -> None:
+def is_let_in(gate: socket.socket) -> bool:
+    """Say who we are; whether we are still wanted."""
+    try:
+        gate.send(str(os.getpid()).encode())
+        return bool(gate.recv(1))
+    except ConnectionError:
+        return False
+
+
+def begin(order: Order, nursery: Place, broker: int, title: Title) -> None:
     """Be the worker that is wanted, as if it had been started by its command line; ends where the broker does not."""
-    order.gate.sendall(str(os.getpid()).encode())
-    if not order.gate.recv(1):
+    if not is_let_in(order.gate):
         os._exit(0)
+    die_with(broker)
     order.gate.close()
     os.dup2(order.output, 1)
     os.dup2(order.output, 2)
     os.close(order.output)
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    if order.devices is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = order.devices
+    if os.environ.get(_DEVICES) != order.devices:
+        os.environ.pop(_DEVICES, None)
+        if order.devices is not None:
+            os.environ[_DEVICES] = order.devices
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()  # Python's own generator does it by itself
-    sys.argv = [worker.__file__, *order.arguments, str(order.status)]
+    place = Place(nursery.socket, order.token, nursery.server, order.status)
+    sys.argv = [str(worker.__file__), place.socket, place.token, place.server, str(broker), str(place.descriptor)]
     sys.modules["__main__"] = worker
-    show([*sys.orig_argv[:3], "workers", *sys.argv[1:], order.name], order.name)
-    worker.main()
-
-
-def show(command: list[str], name: str) -> None:
-    """What `ps` and `top` say of this process: in place of the nursery's command line, cut to its length."""
-    _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    start, end = int(fields[45]), int(fields[46])
-    if 0 < start < end:
-        text = b"\0".join(part.encode("utf-8", "surrogateescape") for part in command)
-        ctypes.memmove(start, text[: end - start - 1].ljust(end - start, b"\0"), end - start)
+    title.write([*sys.orig_argv[:3], "workers", *sys.argv[1:], order.name])
+    _libc.prctl(_PR_SET_NAME, order.name.encode(), 0, 0, 0)
+    worker.serve(place)
 
 
 if __name__ == "__main__":
