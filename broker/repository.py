@@ -23,6 +23,7 @@ from broker import lone, runtime
 from broker.child import Place, take_place
 from broker.file_events import FileEvents
 from broker.gpus import visible_gpus
+from broker.load_memory import LoadMemory, default_path
 from broker.machine import Machine, find_nvml
 from broker.messages import (
     PROTOCOL,
@@ -30,6 +31,7 @@ from broker.messages import (
     DescribeModel,
     ForgetModel,
     Hello,
+    LoadMeasured,
     Log,
     MemorySampled,
     Message,
@@ -85,7 +87,9 @@ class State(NamedTuple):
 class Watcher:
     """Knows what the broker was told about each model, and finds what has to be told next."""
 
-    def __init__(self, config: ServerConfig, gpus: tuple[str, ...], scratch: Path) -> None:
+    def __init__(
+        self, config: ServerConfig, gpus: tuple[str, ...], scratch: Path, load_memory: LoadMemory | None = None
+    ) -> None:
         """`scratch` is a directory for the files that load requests bring. `config` was read just now."""
         self._config = config
         self._gpus = gpus
@@ -104,6 +108,7 @@ class Watcher:
         self._overridden: set[str] = set()  # models under a load request's configuration
         self._listed: RepositoryListed | None = None
         self._error = ""
+        self._load_memory = load_memory or LoadMemory(None)
 
     def take_over(self, told: WatchRepository) -> None:
         """Go on where another process has died, whose clients have loaded and unloaded what they wanted."""
@@ -182,6 +187,11 @@ class Watcher:
         self._drop(name)
         self._overridden.discard(name)
 
+    def measured(self, message: LoadMeasured) -> None:
+        """An instance has loaded; what load requests bring is not met again."""
+        if Path(message.path).parent.parent != self._scratch:
+            self._load_memory.measured(*message)
+
     def release(self, path: str) -> None:
         """Nothing is served from this model directory any more: if a load request brought it, it goes."""
         directory = Path(path)
@@ -238,7 +248,8 @@ class Watcher:
     def _tell(self, description: ModelDescription) -> list[Message]:
         self._rejected.pop(description.name, None)
         self._described[description.name] = description
-        return [ModelDescribed(description.to_wire())]
+        expected = self._load_memory.expected(description)
+        return [ModelDescribed(replace(description, load_byte_size=expected).to_wire())]
 
     def _override(self, wanted: DescribeModel) -> list[Message]:
         """Describe a model from the request's configuration. Raises ConfigError, OSError."""
@@ -329,6 +340,7 @@ class Watcher:
     def look(self) -> list[Message]:
         """See whether server.pbtxt or a model has been edited, and has been still since."""
         found = self._find()
+        self._load_memory.save()
         messages = self._list(found) if found is not None else []
         path = self._config.config_path
         if path is not None and self._is_edited(path):
@@ -475,7 +487,7 @@ def watch(config: ServerConfig, scratch: Path, wanted: Inbox, out: Inbox) -> Non
 
 
 def _watch(config: ServerConfig, scratch: Path, wanted: Inbox, out: Inbox) -> None:
-    watcher = Watcher(config, visible_gpus(), scratch)
+    watcher = Watcher(config, visible_gpus(), scratch, LoadMemory(default_path()))
     told = wanted.get()
     assert isinstance(told, WatchRepository), "the broker's first message"
     watcher.take_over(told)
@@ -515,6 +527,8 @@ def _attend(watcher: Watcher, wanted: Inbox, out: Inbox) -> None:
             watcher.forget(message.model)
         elif isinstance(message, PathUnused):
             watcher.release(message.path)
+        elif isinstance(message, LoadMeasured):
+            watcher.measured(message)
 
 
 def _put(out: Inbox, messages: list[Message]) -> None:
@@ -543,7 +557,7 @@ def serve(place: Place, broker: int, exporter: Exporter, machine: Machine, wante
                     sampled = {pid: memory(pid) for pid in pids}
                     pss = {pid: size for pid, size in sampled.items() if size is not None}
                     outgoing.append(MemorySampled(pss, machine.sample()))
-                case WatchRepository() | DescribeModel() | ForgetModel() | PathUnused():
+                case WatchRepository() | DescribeModel() | ForgetModel() | PathUnused() | LoadMeasured():
                     wanted.put(message)
                 case Traced(record):
                     exporter.add(record)

@@ -17,6 +17,7 @@ from broker.effects import ConfigureLog, Effect, Emit, Exit, Kill, Send, Share, 
 from broker.listen import Ports, frontend_counts, open_ports
 from broker.log import Log
 from broker.log_settings import LogSettings
+from broker.memory import load_memory
 from broker.messages import Message, ProtocolError
 from broker.nurseries import Nurseries
 from broker.requests import Death
@@ -34,6 +35,8 @@ GC_THRESHOLD = 50_000
 """Objects between garbage collections: requests leave no cycles."""
 FLOOD_SHARE = 0.2
 """Of our time, for a child that floods us with output: it is not listened to until then, so that it waits itself."""
+PROGRESS_SECONDS = 0.25
+"""How often at most it is said how far the start is."""
 OBSERVE_SECONDS = 1.0
 """How often the children's process states are looked at."""
 
@@ -59,6 +62,7 @@ class Server:
         self._was_started = False
         self._next_observation = 0.0
         self._shown_progress = ""
+        self._next_progress = 0.0
         self._processors = processors.find()
         self._policies = host_policy.parse(config.host_policy)
 
@@ -78,7 +82,9 @@ class Server:
             cleanup.callback(self._supervisor.end)
             self._nurseries = Nurseries(self._supervisor, self._attend)
             cleanup.callback(self._nurseries.close)
-            self._core = Core(self._config, _frontends(self._config, ports), time.time() - time.monotonic())
+            self._core = Core(
+                self._config, _frontends(self._config, ports), time.time() - time.monotonic(), load_memory()
+            )
             self._watch(self._router.fileno(), "router", "")
             self._watch(_signals(), "signal", "")
             self._announce(ports)
@@ -302,6 +308,10 @@ class Server:
         if self._was_started:
             return
         if not self._core.is_started:
+            now = time.monotonic()
+            if now < self._next_progress:
+                return
+            self._next_progress = now + PROGRESS_SECONDS
             text = tables.progress(self._core.models)
             if text != self._shown_progress and self._core.models:
                 self._shown_progress = text

@@ -88,6 +88,9 @@ class ServerConfig:
     load_model: tuple[str, ...] = _repository(
         (), "Model to load at the start in mode explicit; '*' is all.", form="MODEL"
     )
+    model_load_thread_count: int = _repository(
+        4, "Instances that load at the same time, as long as there is memory for them.", low=1, high=_LARGE
+    )
     repository_poll_secs: int = _repository(15, "Seconds between two reads in mode poll.", low=1, high=_LARGE)
     model_namespacing: bool = _repository(
         False, "Repositories are namespaces: models of the same name in several of them are all loaded."
