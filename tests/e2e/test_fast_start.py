@@ -3,7 +3,10 @@
 import json
 import os
 import signal
+import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -11,7 +14,7 @@ import pytest
 
 from tests.support.clients import Client
 from tests.support.load import echo
-from tests.support.repository import instances, tensor, write_identity, write_model
+from tests.support.repository import Commands, instances, tensor, write_identity, write_model
 from tests.support.server import Server
 from tests.support.waiting import until
 
@@ -93,3 +96,32 @@ def test_nothing_is_left_of_a_server_that_was_killed(new_server: Callable[..., S
     server.start()
     assert len(nurseries(server)) == 1
     assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+
+
+def loading(server: Server) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"http://{server.address('http')}/v2/health/loading", timeout=30) as answer:
+        rows: list[dict[str, Any]] = json.load(answer)["loading"]
+    return rows
+
+
+def test_one_loads_after_the_other_and_what_they_take_is_remembered(
+    new_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = new_server("", "--model-load-thread-count=1", env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    slow = Commands(server.repository, "a_slow", load="hang")
+    slow.be_bad(True)
+    write_identity(server.repository, "b_waits")
+    with server.start(wait="live"):
+        phases = {"a_slow_0_0": "load", "b_waits_0_0": "queued"}
+        until(lambda: {row["instance"]: row["phase"] for row in loading(server)} == phases, SECONDS, "one loads")
+        assert len(server.pids()) == 1
+        assert all(row["expected_byte_size"] >= 32 << 20 for row in loading(server))
+        assert "loading a_slow_0_0 (load)" in server.log()
+        slow.be_bad(False)
+        os.kill(server.pids()[0], signal.SIGKILL)
+        until(lambda: server.metric(READY, model="a_slow") == 1, SECONDS, "it has loaded")
+        until(lambda: server.metric(READY, model="b_waits") == 1, SECONDS, "and so has the other")
+        assert loading(server) == []
+        remembered = tmp_path / "cache" / "tidepool" / "loads.json"
+        until(lambda: remembered.exists() and len(json.loads(remembered.read_text())) == 2, SECONDS, "it is remembered")
+    assert {Path(path).name for path in json.loads(remembered.read_text())} == {"a_slow", "b_waits"}
