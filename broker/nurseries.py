@@ -18,7 +18,7 @@ from broker.effects import Start
 from broker.supervisor import Adopted, Channels, Child, Supervisor, environment_of
 
 ROLE = "nursery"
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 20.0
 """How long a worker is waited for; the nursery may have a framework to import first."""
 MOST_DEATHS = 3
 """A backend whose nurseries have died so often has none any more."""
@@ -36,7 +36,15 @@ class Nursery:
     token: str
     environment: dict[str, str]
     orders: socket.socket
+    is_ready: bool = False  # it has imported what it is to import
+    is_slow: bool = False  # that has taken longer than a worker can wait
     has_borne: bool = False
+
+    def has_imported(self) -> bool:
+        """It has said so, perhaps just now."""
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            self.is_ready = self.is_ready or bool(self.orders.recv(1))
+        return self.is_ready
 
 
 @dataclass(slots=True)
@@ -72,7 +80,9 @@ class Nurseries:
         devices = environment.pop(_DEVICES, None)
         try:
             nursery = self._nursery(start.backend, environment)
-            return None if nursery is None else self._order(nursery, start, devices, now)
+            if nursery is None or (nursery.is_slow and not nursery.has_imported()):
+                return None
+            return self._order(nursery, start, devices, now)
         except OSError:
             return None
 
@@ -120,10 +130,13 @@ class Nurseries:
         return expected.start
 
     def overdue(self, now: float) -> list[str]:
-        """Workers that were waited for too long; their nurseries are killed."""
+        """Workers that were waited for too long; nurseries that could have forked them hang, and are killed."""
         late = [expected for expected in self._expected.values() if expected.deadline <= now]
         for expected in late:
-            self._supervisor.kill(expected.nursery.token)
+            if expected.nursery.has_imported():
+                self._supervisor.kill(expected.nursery.token)
+            else:
+                expected.nursery.is_slow = True
         return [expected.start.peer for expected in late]
 
     def lost(self, token: str, is_outside: bool) -> bool:

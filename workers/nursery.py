@@ -3,12 +3,14 @@
 The broker starts it as `python -P -m workers.nursery SOCKET TOKEN SERVER BROKER_PID DESCRIPTOR BACKEND ROOM`; the
 descriptor is a socket, from which it reads orders: JSON, with the descriptors of the worker's output, its status page
 and its gate. The worker that it forks has the broker for a parent, which adopts it: it says its process id at the gate,
-and begins when the broker has answered. Where the gate closes the broker has done without it.
+and begins when the broker has answered. Where the gate closes the broker has done without it. The socket gets a
+byte when all is imported.
 
 It forks with one thread only, and without a GPU: what else a framework has begun would be missing in the worker. Before
 it does, it sees to it that a worker writes to few of the pages that it shares.
 """
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -91,6 +93,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     holes = fill_holes()
+    with contextlib.suppress(ConnectionError):
+        orders.send(b"!")
     while (order := receive(orders)) is not None:
         middle = os.fork()
         if middle:
@@ -105,7 +109,10 @@ def main() -> None:
 
 def receive(orders: socket.socket) -> Order | None:
     """The next order; None when there will be none."""
-    data, descriptors, _, _ = socket.recv_fds(orders, _MAX_ORDER, 3, socket.MSG_CMSG_CLOEXEC)
+    try:
+        data, descriptors, _, _ = socket.recv_fds(orders, _MAX_ORDER, 3, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionError:  # the broker has closed it before it has read all
+        return None
     if not data:
         return None
     token, name, devices = json.loads(data)
