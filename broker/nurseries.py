@@ -18,7 +18,7 @@ from broker.effects import Start
 from broker.supervisor import Adopted, Channels, Child, Supervisor, environment_of
 
 ROLE = "nursery"
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 40.0
 """How long a worker is waited for; the nursery may have a framework to import first."""
 MOST_DEATHS = 3
 """A backend whose nurseries have died so often has none any more."""

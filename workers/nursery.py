@@ -3,8 +3,8 @@
 The broker starts it as `python -P -m workers.nursery SOCKET TOKEN SERVER BROKER_PID DESCRIPTOR BACKEND ROOM`; the
 descriptor is a socket, from which it reads orders: JSON, with the descriptors of the worker's output, its status page
 and its gate. The worker that it forks has the broker for a parent, which adopts it: it says its process id at the gate,
-and begins when the broker has answered. Where the gate closes the broker has done without it. The socket gets a
-byte when all is imported.
+and begins when the broker has answered. Where the gate closes the broker has done without it. The socket gets a byte
+when all is imported.
 
 It forks with one thread only, and without a GPU: what else a framework has begun would be missing in the worker. Before
 it does, it sees to it that a worker writes to few of the pages that it shares.
@@ -32,7 +32,7 @@ _NOT_SUITED = 3
 """The exit status of a nursery that cannot be one."""
 _DEVICES = "CUDA_VISIBLE_DEVICES"
 _SMALL = range(48, 513, 16)
-"""Sizes of Python's small objects, whose blocks it keeps by size; smaller ones are the most, and filled by others."""
+"""Sizes of Python's small objects, whose blocks it keeps apart by size; the smaller ones need other objects."""
 _BYTES_OVERHEAD = sys.getsizeof(b"")
 _HOLES = 80_000
 """Bytes of each size that fill what holes there may be."""
@@ -74,7 +74,8 @@ class Title(NamedTuple):
     def write(self, command: list[str]) -> None:
         """Have `ps` show another one, cut to the length of the first."""
         text = "\0".join(command).encode("utf-8", "surrogateescape")
-        ctypes.memmove(self.start, text[: self.size - 1].ljust(self.size, b"\0"), self.size)
+        if self.start:
+            ctypes.memmove(self.start, text[: self.size - 1].ljust(self.size, b"\0"), self.size)
 
 
 def main() -> None:
@@ -104,7 +105,7 @@ def main() -> None:
             orders.close()
             begin(order, place, broker, title)
             return
-    del holes
+    del holes  # which were to stay filled
 
 
 def receive(orders: socket.socket) -> Order | None:
