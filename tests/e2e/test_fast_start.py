@@ -116,7 +116,7 @@ def test_one_loads_after_the_other_and_what_they_take_is_remembered(
         until(lambda: {row["instance"]: row["phase"] for row in loading(server)} == phases, SECONDS, "one loads")
         assert len(server.pids()) == 1
         assert all(row["expected_byte_size"] >= 32 << 20 for row in loading(server))
-        assert "loading a_slow_0_0 (load)" in server.log()
+        until(lambda: "loading a_slow_0_0 (load)" in server.log(), SECONDS, "the log says so")
         slow.be_bad(False)
         os.kill(server.pids()[0], signal.SIGKILL)
         until(lambda: server.metric(READY, model="a_slow") == 1, SECONDS, "it has loaded")
