@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from broker.effects import Start
-from broker.supervisor import Adopted, Channels, Child, Supervisor, environment_of
+from broker.supervisor import Adopted, Channels, Child, Supervisor, bind, environment_of
 
 ROLE = "nursery"
 PATIENCE_SECONDS = 40.0
@@ -79,7 +79,7 @@ class Nurseries:
         environment = environment_of(start)
         devices = environment.pop(_DEVICES, None)
         try:
-            nursery = self._nursery(start.backend, environment)
+            nursery = self._nursery(start, environment)
             if nursery is None or (nursery.is_slow and not nursery.has_imported()):
                 return None
             return self._order(nursery, start, devices, now)
@@ -106,6 +106,7 @@ class Nurseries:
             pid = int(expected.gate.recv(32))  # nothing at the end: ValueError
             process = Adopted.of(pid)
             undo.callback(os.close, process.pidfd)
+            bind(pid, expected.start.share)  # it has one thread yet: others will inherit it
             expected.gate.send(b"!")
             undo.pop_all()
             del self._expected[token]
@@ -166,8 +167,9 @@ class Nurseries:
         for nursery in self._by_backend.values():
             nursery.orders.close()
 
-    def _nursery(self, backend: str, environment: dict[str, str]) -> Nursery | None:
+    def _nursery(self, wanted: Start, environment: dict[str, str]) -> Nursery | None:
         """The backend's nursery; one for another environment ends when it has done what it was ordered to."""
+        backend = wanted.backend
         nursery = self._by_backend.get(backend)
         if nursery is not None and nursery.environment == environment:
             return nursery
@@ -176,7 +178,8 @@ class Nurseries:
         if nursery is not None:
             self._by_backend.pop(backend).orders.close()
         self._count += 1
-        start = Start(f"{_TOKEN}{self._count}", ROLE, f"nursery of {backend}", "", backend=backend)
+        share = None if wanted.share is None else wanted.share._replace(affinity=None)
+        start = Start(f"{_TOKEN}{self._count}", ROLE, f"nursery of {backend}", "", None, backend, share)
         orders, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its, ExitStack() as undo:
             undo.callback(orders.close)

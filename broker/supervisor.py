@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 
-from broker.effects import Start
+from broker.effects import Share, Start
 from broker.requests import Death
 
 MODULES = {
@@ -130,8 +130,7 @@ class Supervisor:
             )
             ours.callback(process.wait)
             ours.callback(process.kill)
-            if start.share is not None and start.share.affinity is not None:
-                os.sched_setaffinity(process.pid, start.share.affinity)  # it has one thread yet: others will inherit it
+            bind(process.pid, start.share)  # it has one thread yet: others will inherit it
             pidfd = os.pidfd_open(process.pid)
             ours.pop_all()
         return self._keep(Child(start.peer, start.name, process, pidfd, channels.output, channels.status))
@@ -242,6 +241,12 @@ def environment_of(start: Start) -> dict[str, str]:
     if start.share is not None:
         environment |= start.share.variables
     return environment
+
+
+def bind(pid: int, share: Share | None) -> None:
+    """Bind a process to its cores. Raises OSError."""
+    if share is not None and share.affinity is not None:
+        os.sched_setaffinity(pid, share.affinity)
 
 
 def _is_exiting(pid: int) -> bool:
