@@ -190,8 +190,8 @@ def begin(order: Order, nursery: Place, broker: int, title: Title) -> None:
     place = Place(nursery.socket, order.token, nursery.server, order.status)
     sys.argv = [str(worker.__file__), place.socket, place.token, place.server, str(broker), str(place.descriptor)]
     sys.modules["__main__"] = worker
-    title.write([*sys.orig_argv[:3], "workers", *sys.argv[1:], order.name])
     _libc.prctl(_PR_SET_NAME, order.name.encode(), 0, 0, 0)
+    title.write([*sys.orig_argv[:3], "workers", *sys.argv[1:], order.name])
     worker.serve(place)
 
 
