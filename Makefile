@@ -58,7 +58,7 @@ clean: ## back to a fresh clone: remove .venv, caches and results
 
 # --- .venv: one stamp per set of extras; a change of the project's dependencies installs anew
 
-EXTRAS-serve := onnx,examples
+EXTRAS-serve := onnx,examples,safetensors
 EXTRAS-check := check
 EXTRAS-test := test
 EXTRAS-bench := bench

@@ -84,10 +84,10 @@ def proportional_set_size(pid: int) -> int:
     return total
 
 
-def start(serve: Callable[[Path, float], AbstractContextManager[Server]], repository: Path) -> Start:
+def start(serve: Callable[..., AbstractContextManager[Server]], repository: Path) -> Start:
     """Starts a server, measures it when it is ready, and stops it."""
     began = time.monotonic()
-    with serve(repository, PATIENCE) as server:
+    with serve(repository, patience=PATIENCE) as server:
         return Start(time.monotonic() - began, proportional_set_size(server.pid))
 
 
@@ -95,7 +95,7 @@ def seconds_for_one_more(repository: Path) -> float:
     """From the edit of `count` until the instance is ready; what the file watcher waits for is in it."""
     shutil.copytree(EXAMPLES / "digits", repository / "digits")
     config = repository / "digits" / "config.pbtxt"
-    with servers.tidepool(repository, PATIENCE) as server:
+    with servers.tidepool(repository, patience=PATIENCE) as server:
         url = "http://{}:{}/metrics".format(*server.metrics)
         wait_for_instances(url, 2)
         began = time.monotonic()

@@ -41,9 +41,9 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def tidepool(repository: Path, patience: float = START_TIMEOUT) -> Iterator[Server]:
+def tidepool(repository: Path, *flags: str, patience: float = START_TIMEOUT) -> Iterator[Server]:
     """This project's server."""
-    line = [sys.executable, "-m", "broker", f"--model-repository={repository}"]
+    line = [sys.executable, "-m", "broker", f"--model-repository={repository}", *flags]
     with running("Tidepool", line, os.environ, patience) as server:
         yield server
 

@@ -91,6 +91,8 @@ def _part(ensemble: str, step: EnsembleStep, model: Model) -> Version:
         found = model.versions.get(step.version)
         candidates = [found] if found is not None else []
     if found is not None and found.state is VersionState.READY:
+        if found.is_unread:
+            raise NotYet
         return found
     if any(version.state is VersionState.LOADING for version in candidates):
         raise NotYet

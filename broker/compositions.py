@@ -58,6 +58,7 @@ class Compositions:
         )
         version.graph = graph
         version.parts_are_ready = lambda: _are_ready(self._models, graph.steps)
+        self._fleet.warm(version)
         if version.state is not VersionState.READY:
             self._fleet.serve_version(version, now)
 

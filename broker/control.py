@@ -220,5 +220,5 @@ def _states(model: Model) -> dict[int, tuple[VersionState, str]]:
         states[version.number] = (VersionState.UNLOADING, "")
     for versions in (model.incoming, model.versions):
         for number, version in versions.items():
-            states[number] = (version.state, version.reason or (model.rejected if versions is model.versions else ""))
+            states[number] = (version.state, version.remark or (model.rejected if versions is model.versions else ""))
     return states

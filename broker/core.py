@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from broker import answers, cache_metrics, health, loading, metrics
+from broker import answers, cache_metrics, health, loading, metrics, residency_metrics
 from broker.client_regions import ClientRegions
 from broker.compositions import Compositions
 from broker.control import Control
@@ -87,6 +87,7 @@ from broker.messages import (
 )
 from broker.models import Instance, InstanceState, Model, VersionState, back_off
 from broker.observer import RequestObserver
+from broker.on_demand import OnDemand
 from broker.rate_limiter import RateLimiter
 from broker.readiness import Readiness
 from broker.regions import Regions
@@ -94,6 +95,7 @@ from broker.remote_cache import RemoteCache
 from broker.requests import Death, Requests
 from broker.response_cache import ResponseCache
 from broker.roles import READERS, SENT
+from broker.scaler import Scaler
 from broker.tracing import Tracing
 from broker.validation import Rejected
 from configs import metrics_config, rate_limit, trace
@@ -169,6 +171,9 @@ class Core:
         self.fleet.turns = loading.Turns(loading.Limits(config.model_load_thread_count, memory))
         self._compositions = Compositions(self.fleet, self._out)
         self.control = Control(self.fleet, config.model_control_mode == "explicit", self._out, config.load_model)
+        self.on_demand = OnDemand(self.fleet, self.requests, config, epoch_offset)
+        self._census = self.on_demand.census
+        self._scaler = Scaler(self.fleet, self._census)
         self._custom_metrics = CustomMetrics()
         self._readiness = Readiness(self._out)
         self._callers: set[str] = set()  # workers whose models call others: they read and are read as frontends
@@ -242,6 +247,7 @@ class Core:
                 self._out += self._regions.caller_lost(
                     token, [*self._tokens_of("worker"), *caches], {*self._callers, *caches}
                 )
+                self.on_demand.peer_lost(token)
                 self.requests.frontend_lost(token, now)
             self._regions.worker_lost(token)
             if self._cache is not None:
@@ -250,11 +256,13 @@ class Core:
             self._readiness.worker_lost(token)
             self._readiness.frontend_lost(token)
             self.fleet.lost(token, death, now)
+            self.on_demand.hurry()
         else:
             if peer.role in READERS:
                 if self._cache is not None:
                     self._cache.frontend_lost(token)
                 self._out += self._regions.frontend_lost(token, self._tokens_of("worker", "cache"))
+                self.on_demand.peer_lost(token)
                 self.requests.frontend_lost(token, now)
                 self._readiness.frontend_lost(token)
                 self._observer.frontend_lost(token)
@@ -294,6 +302,9 @@ class Core:
         self.requests.tick(now)
         self.fleet.tick(now)
         self._readiness.tick(now)
+        repository = self._repository() if self._census.wants_sample(now) else None
+        if repository is not None:
+            self._sample(repository, now)
         due = [entry for entry in self._restarts if entry[0] <= now]
         self._restarts = [entry for entry in self._restarts if entry[0] > now]
         for _, role, name in due:
@@ -301,6 +312,8 @@ class Core:
         if now >= self._next_tick:
             self._next_tick = now + TICK_SECONDS
             self.requests.refuse_outages(now)
+            self.on_demand.tick(now)
+            self._scaler.tick(now)
             self._observer.tick(now)
             self._look_for_silence(now)
         if self._drain_due is not None and now >= self._drain_due:
@@ -312,7 +325,8 @@ class Core:
     def next_deadline(self) -> float:
         """When `tick` should be called at the latest."""
         deadlines = [self._next_tick, self.requests.next_deadline(), self.fleet.next_deadline(), self._exit_deadline]
-        deadlines += [self._readiness.next_deadline(), self._drain_due]
+        deadlines += [each.next_deadline() for each in (self._readiness, self.on_demand, self._census)]
+        deadlines.append(self._drain_due)
         deadlines += [due for due, _, _ in self._restarts]
         return min(deadline for deadline in deadlines if deadline is not None)
 
@@ -340,7 +354,7 @@ class Core:
         """What `/v2/health/ready` says."""
         if not self.is_started or self._drain_due is not None or self._exit_deadline is not None:
             return False
-        if not self.config.strict_readiness:
+        if not self.config.strict_readiness or self.config.model_control_mode == "on-demand":
             return True
         return all(health.is_ready(model) or model.is_newcomer for model in self.models.values())
 
@@ -367,7 +381,7 @@ class Core:
         requests, fleet, instance = self.requests, self.fleet, self._instance
         return {
             Infer: self._infer,
-            Cancel: lambda peer, message, now: requests.cancel(peer.token, message.request, now),
+            Cancel: self._cancel,
             Consumed: lambda peer, message, now: requests.consumed(peer.token, message),
             CachedRead: self._cached_read,
             CacheFound: lambda peer, message, now: requests.found(message, now),
@@ -433,7 +447,13 @@ class Core:
             self._out.append(Send(peer.token, self._directory))
             for worker in workers:
                 self._out += self._regions.joined(worker, [peer.token])
+        if self.fleet.cold and self.on_demand.hold(peer.token, message, caller, now):
+            return
         self.requests.accept(peer.token, message, now, caller)
+
+    def _cancel(self, peer: Peer, message: Cancel, now: float) -> None:
+        self.on_demand.cancel(peer.token, message.request, now)
+        self.requests.cancel(peer.token, message.request, now)
 
     def _executed(self, peer: Peer, message: Executed, now: float) -> None:
         instance = self._instance(peer)
@@ -506,12 +526,14 @@ class Core:
         config = metrics_config.parse(self.config.metrics_config)
         own = metrics.families(self.models, self._memory, self._system, config, self._now)
         cache = self._cache if isinstance(self._cache, ResponseCache) else None
-        return own + cache_metrics.of_the_cache(cache) + self._custom_metrics.families()
+        memory = residency_metrics.families(self.models, self.fleet.workers.values(), self.on_demand)
+        return own + cache_metrics.of_the_cache(cache) + memory + self._custom_metrics.families()
 
     def _model_ready(self, peer: Peer, question: GetModelReady, now: float) -> None:
         is_ready = answers.is_model_ready(self.models, question.model, question.version)
         version = answers.look_up(self.models, question.model, question.version) if is_ready else None
-        asked = [v for v in answers.executing(self.models, version) if v.is_asked] if version is not None else []
+        executing = answers.executing(self.models, version) if version is not None else []
+        asked = [each for each in executing if each.is_asked and not each.is_cold]
         if not asked:
             self._reply(peer, question.request, lambda: {"ready": is_ready})
         else:
@@ -553,8 +575,9 @@ class Core:
     def _repository(self) -> str | None:
         return next(iter(self._tokens_of("repository")), None)
 
-    def _sampled(self, _peer: Peer, message: MemorySampled, _now: float) -> None:
+    def _sampled(self, _peer: Peer, message: MemorySampled, now: float) -> None:
         self._memory, self._system = message.pss, message.system
+        self.on_demand.sampled(message, now)
 
     def _do(self, effects: list[Effect]) -> None:
         self._out += effects
@@ -629,9 +652,12 @@ class Core:
                     self._kill(peer, f"gives no sign of life for {limit:g} s")
         repository = self._repository()
         if repository is not None and now >= self._next_sample:
-            self._next_sample = now + self.config.metrics_interval_ms / 1000
-            pids = tuple(peer.pid for peer in self.peers.values() if peer.pid)
-            self._out.append(Send(repository, Sample(pids)))
+            self._sample(repository, now)
+
+    def _sample(self, repository: str, now: float) -> None:
+        self._next_sample = now + self.config.metrics_interval_ms / 1000
+        pids = tuple(peer.pid for peer in self.peers.values() if peer.pid)
+        self._out.append(Send(repository, Sample(pids)))
 
     def _is_busy(self, peer: Peer) -> bool:
         """A worker does not beat while it loads, executes or finalizes; the last has a limit of its own."""
@@ -670,12 +696,17 @@ class Core:
             and not self.control.is_waiting
             and not self.fleet.unused_paths
             and not self._regions.has_orphans
+            and not self.requests.wanted
         ):
             effects, self._out[:] = self._out[:], []
             return effects
         if self.fleet.is_changed:
             self._compositions.settle(self._is_scanned, now)
             self._publish_directory()
+            self.on_demand.hurry()
+        if self.requests.wanted:
+            self.on_demand.settle(now)
+            self.requests.dispatch_touched(now)
         self.control.settle(now)
         if self.fleet.unused_paths:
             self._release_paths()
@@ -731,10 +762,11 @@ class Core:
         self._exit_deadline = now + self.config.exit_timeout_secs
         self._exit_status = status
         self.requests.is_stopping = True
+        self.on_demand.stop(now)
 
     def _advance_exit(self, now: float) -> None:
         """Requests first, then workers, then everybody else."""
-        if len(self.requests):
+        if len(self.requests) or self.on_demand.is_holding:
             return
         self.fleet.stop(now)
         if self.fleet.workers:

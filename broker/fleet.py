@@ -60,6 +60,8 @@ class Fleet:
         self.unused_paths: list[str] = []  # model directories from which nothing is served any more
         self.is_changed = False  # models have come, gone or changed their backend
         self.workers: dict[str, Instance] = {}
+        self.cold: set[Version] = set()  # those that a request may have loaded, and perhaps some that are gone
+        self._is_on_demand = config.model_control_mode == "on-demand"
         self._stopping: dict[str, float] = {}  # worker that was told to stop -> when it is killed
         self.turns = Turns(Limits(config.model_load_thread_count, 0))
         self._restarts: dict[Instance, float] = {}  # instance without a worker -> when it gets one
@@ -88,8 +90,10 @@ class Fleet:
                 fresh[number] = wanted
             else:
                 self._limit(current, description)
+                if current.count and description.instances != current.description.instances:
+                    current.count = None  # what is set by hand counts
                 current.reschedule(description)
-                self._scale(current, description.instances, now)
+                self._scale(current, current.wanted, now)
                 self._requests.dispatch(current, now)
         for number in [n for n in model.incoming if n in fresh or n not in description.versions]:
             self._retire(model, model.incoming.pop(number), now)
@@ -148,8 +152,9 @@ class Fleet:
 
     def _admit(self, model: Model, number: int, version: Version, now: float) -> None:
         """Load a version: beside what serves, or in place of what does not."""
+        serving = any(v.state is VersionState.READY and not v.is_cold for v in model.versions.values())
         old = model.versions.get(number)
-        if model.is_served:
+        if serving:
             model.incoming[number] = version
         else:
             if old is not None:
@@ -161,9 +166,15 @@ class Fleet:
             self.fail_version(version, refusal, now)
             return
         version.load_began = now
+        if old is not None and serving and old.description.instances == version.description.instances:
+            version.count = old.count if version.residency.max_count else None  # what the load has needed
         version.statistics = self._statistics(version)
         self._limit(version, version.description)
-        self._scale(version, version.description.instances, now)
+        if self._is_on_demand and not serving and not version.residency.is_pinned:
+            version.state, version.count, version.is_unread = VersionState.READY, 0, True
+            self._chill(version)
+        else:
+            self._scale(version, version.wanted, now)
 
     def _refusal(self, description: ModelDescription) -> str:
         """Why the rate limiter cannot let the model's instances execute, "" if it can."""
@@ -206,6 +217,24 @@ class Fleet:
         statistics.latencies.configure(self._metrics, metrics_config.buckets(version.description.config))
         return statistics
 
+    def set_count(self, version: Version, count: int | None, now: float) -> None:
+        """Have so many instances in each group, None: as described; 0: none until a request comes."""
+        if count == 0:
+            self._chill(version)
+        elif version.is_cold:
+            version.load_began = now
+        version.count = count
+        self._scale(version, version.wanted, now)
+
+    def _chill(self, version: Version) -> None:
+        version.is_cold = True
+        self.cold.add(version)
+
+    def warm(self, version: Version) -> None:
+        """It is there, and has said what it is."""
+        version.is_cold = version.is_unread = False
+        self.cold.discard(version)
+
     def _scale(self, version: Version, wanted: tuple[InstanceSpec, ...], now: float) -> None:
         plan = plan_scale([i for i in version.instances if i.state is not InstanceState.FAILED], wanted)
         version.instances = [i for i in version.instances if i.state is not InstanceState.FAILED]
@@ -246,6 +275,7 @@ class Fleet:
         instance.state = InstanceState.STARTING
         instance.ready_at = None
         instance.pid, instance.reason, instance.execution_seconds, instance.capacity = 0, "", None, 1
+        instance.memory, instance.is_measured = {}, False
         self.workers[instance.peer] = instance
 
     def _drain(self, instance: Instance, now: float) -> None:
@@ -346,6 +376,7 @@ class Fleet:
         version, state, hung = instance.version, instance.state, instance.reason
         self._stopping.pop(peer, None)
         instance.peer, instance.pid, instance.shm_used, instance.shm_mapped = "", 0, 0, 0
+        instance.memory = {}
         if state is InstanceState.READY:
             instance.state = InstanceState.WAITING
         self._requests.worker_lost(instance, death, now)
@@ -365,7 +396,8 @@ class Fleet:
         was_ready = instance.ready_at is not None
         output = f"; last output: {' | '.join(death.last_lines)}" if death.last_lines else ""
         self._emit("E", f"{instance.key}: worker died: {hung or death.text}{output}")
-        if not was_ready and instance.version.state is VersionState.LOADING and not death.is_outside:
+        is_first = instance.version.state is VersionState.LOADING and not death.is_outside
+        if not was_ready and (is_first or instance.version.is_cold):
             self._fail_load(instance, f"Internal: the worker died while loading: {death.text}{output}", now)
             return
         service = now - instance.ready_at if instance.ready_at is not None else 0.0
@@ -382,7 +414,7 @@ class Fleet:
 
     def _fail_load(self, instance: Instance, error: str, now: float) -> None:
         version = instance.version
-        if instance.restarts and version.state is VersionState.READY:
+        if instance.restarts and version.state is VersionState.READY and not version.is_cold:
             instance.quick_deaths += 1
             instance.state = InstanceState.WAITING
             instance.reason = error
@@ -395,8 +427,10 @@ class Fleet:
             self._stopping[instance.peer] = now + UNLOAD_SECONDS
             self._out.append(Send(instance.peer, Stop("load failed")))
         self._start_next()
-        if version.state is VersionState.LOADING:
+        if version.state is VersionState.LOADING or (version.state is VersionState.READY and version.is_cold):
             self.fail_version(version, error, now)
+        elif version.is_cold:  # it is retiring
+            self._requests.give_up(version, error, now)
 
     def fail_version(self, version: Version, error: str, now: float) -> None:
         """A version cannot be served."""
@@ -404,6 +438,10 @@ class Fleet:
         version.state = VersionState.UNAVAILABLE
         version.reason = error
         self.models[version.model].failures[version.number] = error
+        version.is_cold = version.is_unread = False
+        if self._is_on_demand:
+            self.cold.add(version)  # the next request has it tried again
+        self._requests.give_up(version, error, now)
         self._unlimit(version)
         for instance in list(version.instances):
             if instance.state is not InstanceState.FAILED:
@@ -435,12 +473,17 @@ class Fleet:
         settled = [i for i in version.instances if i.state is not InstanceState.DRAINING]
         if version.state is VersionState.LOADING and settled and len(alive) == len(settled):
             self.serve_version(version, now, f"{len(alive)} instance(s)")
+        elif version.is_cold and alive:
+            self.warm(version)
+            if version.state is VersionState.READY:
+                self.serve_version(version, now, f"{len(alive)} instance(s)")
         leaving = [i for i in settled if i.is_leaving]
         if leaving and all(i.state is InstanceState.READY for i in settled if not i.is_leaving):
             for instance in leaving:
                 self._drain(instance, now)
         if version.state in {VersionState.READY, VersionState.UNLOADING}:
-            version.down_since = None if alive else (now if version.down_since is None else version.down_since)
+            is_down = not alive and not version.is_cold
+            version.down_since = (now if version.down_since is None else version.down_since) if is_down else None
             self._requests.refuse_outage(version, now)
 
     # ------------------------------------------------------------------------------------------- time

@@ -1,8 +1,9 @@
-"""Which GPUs the server may use, without importing any GPU library."""
+"""Which GPUs the server may use, and what processes have in their memory; without importing any GPU library."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> tuple[str, ...]:
@@ -23,3 +24,21 @@ def visible_gpus(environ: Mapping[str, str] = os.environ, devices: Path = Path("
             break  # CUDA ignores everything after an invalid entry
         usable.append(entry)
     return tuple(usable)
+
+
+def memory_by_process(nvml: Any, gpus: Iterable[str]) -> dict[int, dict[str, int]]:
+    """The bytes that each process has on these GPUs, by process id and GPU, as NVML says (None: no NVML).
+
+    A GPU that does not tell is left out. NVML counts in the process ids of the host.
+    """
+    found: dict[int, dict[str, int]] = {}
+    for gpu in gpus if nvml is not None else ():
+        try:
+            by_index = gpu.isdecimal()
+            device = nvml.nvmlDeviceGetHandleByIndex(int(gpu)) if by_index else nvml.nvmlDeviceGetHandleByUUID(gpu)
+            processes = nvml.nvmlDeviceGetComputeRunningProcesses(device)
+        except nvml.NVMLError:
+            continue
+        for process in processes:
+            found.setdefault(process.pid, {})[gpu] = process.usedGpuMemory or 0
+    return found

@@ -33,7 +33,7 @@ def _version(version: Version) -> dict[str, Any]:
         "version": str(version.number),
         "state": version.state.value,
         "ready": version.is_ready,
-        **_because(version.reason),
+        **_because(version.remark),
         "instances": [_instance(instance) for instance in version.instances],
     }
 

@@ -781,11 +781,13 @@ class Traced(NamedTuple):
 class MemorySampled(NamedTuple):
     """Proportional set size by process id, in bytes; and gauges of the machine by metric name.
 
-    A gauge is a number, or a dict of numbers by GPU uuid; `gpu_uuids` are the uuids by index.
+    A gauge is a number, or a dict of numbers by GPU uuid; `gpu_uuids` are the uuids by index. `gpus` is what processes
+    have in the memory of GPUs, by process id and by the GPU's entry in CUDA_VISIBLE_DEVICES.
     """
 
     pss: dict[int, int]
     system: dict[str, Any]
+    gpus: dict[int, dict[str, int]]
 
 
 class Sample(NamedTuple):

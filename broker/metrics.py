@@ -97,13 +97,13 @@ def families(
         for name, text, read in counters
     ]
     found.insert(1, _failures(counted))
-    found += cache_metrics.by_model(served, _labels, config.counter_latencies)
+    found += cache_metrics.by_model(served, labels_of, config.counter_latencies)
     found.append(
         _family(
             "nv_inference_pending_request_count",
             "gauge",
             "Instantaneous number of pending requests awaiting execution per-model.",
-            [(_labels(v), len(v.scheduler), "") for v in served],
+            [(labels_of(v), len(v.scheduler), "") for v in served],
         )
     )
     found.append(
@@ -111,7 +111,7 @@ def families(
             "nv_model_load_duration_secs",
             "gauge",
             "Seconds that the model took to load",
-            [(_labels(v), v.load_seconds, "") for v in served],
+            [(labels_of(v), v.load_seconds, "") for v in served],
         )
     )
     return (
@@ -125,7 +125,7 @@ def families(
 
 def _counted(version: Version, uuids: Mapping[str, str]) -> list[tuple[dict[str, str], Statistics]]:
     """The statistics of a version with their labels: for each GPU that it has instances on, and for what none did."""
-    labels = _labels(version)
+    labels = labels_of(version)
     by_uuid = {_uuid(device, uuids): statistics for device, statistics in version.devices.items() if device}
     if not by_uuid or "" in by_uuid:
         return [(labels, version.statistics)]
@@ -182,7 +182,7 @@ def _distributions(
             for sample in one.summaries[name].samples(labels, config.summary_quantiles, now)
         ]
         found.append(_family(f"nv_inference_{name}_summary_us", "summary", _SUMMARIES[name], samples))
-    return found + cache_metrics.summaries(versions, _labels, config.summary_quantiles, now)
+    return found + cache_metrics.summaries(versions, labels_of, config.summary_quantiles, now)
 
 
 def _system(system: dict[str, Any]) -> list[dict[str, Any]]:
@@ -236,7 +236,7 @@ def _instances(versions: Iterable[Version], memory: dict[int, int]) -> list[dict
     mapped: list[Sample] = []
     for version in versions:
         for instance in _distinct(version.instances):
-            labels = {**_labels(version), "instance": instance.key, "device": instance.spec.device or "cpu"}
+            labels = {**labels_of(version), "instance": instance.key, "device": instance.spec.device or "cpu"}
             ready.append((labels, float(instance.state is InstanceState.READY), ""))
             if instance.pid in memory:
                 resident.append((labels, float(memory[instance.pid]), ""))
@@ -258,7 +258,7 @@ def _distinct(instances: list[Instance]) -> list[Instance]:
     return list({(instance.key, instance.spec.device): instance for instance in ranked}.values())
 
 
-def _labels(version: Version) -> dict[str, str]:
+def labels_of(version: Version) -> dict[str, str]:
     """The model, and the `metric_tags` of its configuration with `_` before their names."""
     tags = version.description.config.get("metric_tags", {})
     return {

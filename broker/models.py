@@ -9,14 +9,16 @@ from typing import Any, cast
 
 import msgspec
 
+from broker.autoscaling import at_count
 from broker.graph import Graph
 from broker.request import Request
 from broker.schedulers import Scheduler, SequenceScheduler, make
 from broker.statistics import Statistics
 from broker.validation import Signature, Validator
-from configs import completion
+from configs import completion, residency
 from configs.description import Instance as InstanceSpec
 from configs.description import ModelDescription, TensorSpec
+from configs.residency import Residency
 
 PREFETCH_SECONDS = 0.001
 """A worker is given so much waiting work that it never idles while a message is under way."""
@@ -28,6 +30,7 @@ QUICK_DEATH_SECONDS = 10.0
 SERVICE_SECONDS = 30.0
 """After this long in service the back-off starts anew."""
 MAX_BACK_OFF_SECONDS = 10.0
+ASLEEP = "not in memory: the next request loads it"
 
 
 class InstanceState(StrEnum):
@@ -88,6 +91,8 @@ class Instance:
     shm_mapped: int = 0
     asked_at: float = 0.0  # when it was to be there
     phase: str = ""  # of its load, see LoadProgress
+    memory: dict[str, int] = field(default_factory=dict)  # its process's, by place (`residency`), when measured last
+    is_measured: bool = False  # since it was ready
 
     @property
     def key(self) -> str:
@@ -146,6 +151,10 @@ class Version:
     graph: Graph | None = None  # of an ensemble whose models are there
     parts_are_ready: Callable[[], bool] | None = None  # the models of an ensemble
     pins: int = 0  # requests to ensembles that go on to use it, also when it is being unloaded
+    count: int | None = None  # wanted instances of each group, 0: none until a request comes; None: as described
+    is_cold: bool = False  # it sleeps, or nothing of it has been ready since
+    is_unread: bool = False  # it was never loaded: what it accepts is not known for sure
+    residency: Residency = field(init=False)
     sequences: SequenceScheduler | None = field(init=False)  # the scheduler, if it binds requests to instances
     validator: Validator = field(init=False)
     execution_timeout: float | None = field(init=False)  # seconds after which an execution counts as hung; None: never
@@ -166,6 +175,7 @@ class Version:
         self.retries_started = not is_refused and not self.description.decoupled and self.sequences is None
         cache = self.description.config.get("response_cache", {})
         self.is_cached = cache.get("enable", False) and not self.description.decoupled and not self.description.steps
+        self.residency = residency.read(parameters)
 
     @staticmethod
     def create(description: ModelDescription, number: int) -> "Version":
@@ -180,11 +190,13 @@ class Version:
 
     @property
     def is_ready(self) -> bool:
-        """It serves: it was loaded and at least one instance is alive, or all models of an ensemble do."""
+        """It serves: at least one instance is alive, or all models of an ensemble are ready; or it sleeps."""
         if self.state is VersionState.READY:
             for instance in self.instances:
                 if instance.state is InstanceState.READY:
                     return True
+            if self.is_cold:
+                return True  # it is loaded when it is needed
             return self.parts_are_ready is not None and self.parts_are_ready()
         return False
 
@@ -192,6 +204,26 @@ class Version:
     def is_coming(self) -> bool:
         """An instance is starting or loading: it will be ready, or fail."""
         return any(instance.state in COMING for instance in self.instances)
+
+    @property
+    def remark(self) -> str:
+        """What people should know about its state."""
+        return ASLEEP if self.is_cold and self.state is VersionState.READY else self.reason
+
+    @property
+    def first_count(self) -> int | None:
+        """The count with which it wakes: the smallest of its range; None: as described."""
+        return max(1, self.residency.min_count) if self.residency.max_count else None
+
+    @property
+    def wanted(self) -> tuple[InstanceSpec, ...]:
+        """The instances that there should be now."""
+        return self.at_count(self.count)
+
+    def at_count(self, count: int | None) -> tuple[InstanceSpec, ...]:
+        """The instances with so many in each group; None: as described."""
+        specs = self.description.instances
+        return specs if count is None else at_count(specs, count)
 
     @property
     def fingerprint(self) -> tuple[str, str]:

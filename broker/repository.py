@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeAlias
 from broker import lone, runtime
 from broker.child import Place, take_place
 from broker.file_events import FileEvents
-from broker.gpus import visible_gpus
+from broker.gpus import memory_by_process, visible_gpus
 from broker.load_memory import LoadMemory, default_path
 from broker.machine import Machine, find_nvml
 from broker.messages import (
@@ -74,6 +74,7 @@ BURIAL_SECONDS = (0.2, 1.0)
 
 Stamp: TypeAlias = tuple[int, int, int] | None
 Inbox: TypeAlias = "queue.SimpleQueue[Message]"
+Sampler: TypeAlias = Callable[[Iterable[int]], MemorySampled]
 
 
 class State(NamedTuple):
@@ -536,7 +537,7 @@ def _put(out: Inbox, messages: list[Message]) -> None:
         out.put(message)
 
 
-def serve(place: Place, broker: int, exporter: Exporter, machine: Machine, wanted: Inbox, found: Inbox) -> bool:
+def serve(place: Place, broker: int, exporter: Exporter, sample: Sampler, wanted: Inbox, found: Inbox) -> bool:
     """Talk to the broker, our parent, until it says stop (True) or is dead (False)."""
     dealer = Dealer(place.socket, place.token)
     outgoing: list[Message] = [Hello(PROTOCOL, "repository", os.getpid())]
@@ -554,9 +555,7 @@ def serve(place: Place, broker: int, exporter: Exporter, machine: Machine, wante
         for message in dealer.receive():
             match message:
                 case Sample(pids):
-                    sampled = {pid: memory(pid) for pid in pids}
-                    pss = {pid: size for pid, size in sampled.items() if size is not None}
-                    outgoing.append(MemorySampled(pss, machine.sample()))
+                    outgoing.append(sample(pids))
                 case WatchRepository() | DescribeModel() | ForgetModel() | PathUnused() | LoadMeasured():
                     wanted.put(message)
                 case Traced(record):
@@ -569,6 +568,19 @@ def serve(place: Place, broker: int, exporter: Exporter, machine: Machine, wante
     return False
 
 
+def _sampler(config: ServerConfig) -> Sampler:
+    nvml = find_nvml() if config.allow_gpu_metrics or config.model_gpu_memory_budget else None
+    machine = Machine(config.allow_cpu_metrics, nvml if config.allow_gpu_metrics else None)
+    gpus = visible_gpus() if config.model_gpu_memory_budget else ()
+
+    def sample(pids: Iterable[int]) -> MemorySampled:
+        sampled = {pid: memory(pid) for pid in pids}
+        pss = {pid: size for pid, size in sampled.items() if size is not None}
+        return MemorySampled(pss, machine.sample(), memory_by_process(nvml, gpus))
+
+    return sample
+
+
 def main(arguments: list[str]) -> None:
     """Be the repository process; `arguments` are our place and the server's command line."""
     place = take_place(arguments, dies_with_broker=False)
@@ -578,8 +590,7 @@ def main(arguments: list[str]) -> None:
     scratch = runtime.directory_of(place.server)
     threading.Thread(target=watch, args=(config, scratch, wanted, found), daemon=True).start()
     exporter = Exporter(trace.parse(config.trace_config))
-    machine = Machine(config.allow_cpu_metrics, find_nvml() if config.allow_gpu_metrics else None)
-    is_told_to_stop = serve(place, int(arguments[3]), exporter, machine, wanted, found)
+    is_told_to_stop = serve(place, int(arguments[3]), exporter, _sampler(config), wanted, found)
     exporter.close()
     if not is_told_to_stop:
         for delay in BURIAL_SECONDS:  # the others are dying: nobody else cleans up

@@ -110,6 +110,7 @@ class Requests:
         self._alarms: dict[Version, float] = {}  # when to dispatch again: company was waited for, or a timeout
         self._timed: set[Version] = set()  # they execute under execution_timeout_ms
         self.is_stopping = False
+        self.wanted: dict[Version, None] = {}  # those that have to be loaded first (`on_demand`)
         hooks = Hooks(self._submit, self._answer, self._fail, self._cancel, self._credit)
         self._ensembles = Ensembles(models, Blocks(regions, out), hooks)
 
@@ -282,6 +283,10 @@ class Requests:
                 for version in model.versions.values()
             )
         )
+
+    def refuse(self, peer: str, infer: Infer, code: ErrorCode, error: str, now: float) -> None:
+        """Answer a request that was not accepted."""
+        self._refuse(peer, infer, _refusal(infer, code, error), now)
 
     def _refuse(self, peer: str, infer: Infer, refusal: Response, now: float) -> None:
         refusal = refusal._replace(part=Part.FINAL)
@@ -474,6 +479,8 @@ class Requests:
         while scheduler:
             instance = self._pick(version, now)
             if instance is None:
+                if version.is_cold:
+                    self.wanted[version] = None
                 break
             is_idle = not instance.attempts
             if not is_idle and version.calls:

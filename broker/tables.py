@@ -30,7 +30,7 @@ def models(found: Mapping[str, Model]) -> str:
     rows: list[tuple[str, str, str]] = []
     for name, model in sorted(found.items()):
         for number, version in sorted(model.versions.items()):
-            reason = f": {version.reason}" if version.reason else ""
+            reason = f": {version.remark}" if version.remark else ""
             rows.append((name, str(number), f"{version.state}{reason}"))
         if model.rejected:
             rows.append((name, "-", f"{'not applied' if model.versions else 'UNAVAILABLE'}: {model.rejected}"))

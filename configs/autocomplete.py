@@ -22,10 +22,11 @@ _KINDS = (
     Kind("onnxruntime_onnx", "onnxruntime", "model.onnx"),
     Kind("", "openvino", "model.xml"),
     Kind("pytorch_libtorch", "pytorch", "model.pt"),
+    Kind("torch_aoti", "pytorch", "model.pt2"),
     Kind("", "python", "model.py"),
 )
 _BY_PLATFORM = {kind.platform: kind for kind in _KINDS if kind.platform}
-_SAME_PLATFORM = {"pytorch": "pytorch_libtorch"}
+_SAME_PLATFORM = {"pytorch": "pytorch_libtorch"}  # where no file says another
 _STRICT_BACKENDS = {kind.backend for kind in _KINDS if kind.platform}
 
 
@@ -34,6 +35,8 @@ def infer(model: str, given: Kind, files: Container[str]) -> Kind:
 
     Raises ValueError when the backend cannot be told, or platform and backend contradict each other.
     """
+    if given.platform in _SAME_PLATFORM and given.backend in ("", given.platform):
+        given = given._replace(platform="", backend=given.platform)
     given = given._replace(platform=_SAME_PLATFORM.get(given.platform, given.platform))
     found = _complete(model, given, files)
     if not found.backend:
@@ -69,7 +72,11 @@ def _complete(model: str, given: Kind, files: Container[str]) -> Kind:
 def _complete_backend(given: Kind, files: Container[str]) -> Kind:
     kinds = [kind for kind in _KINDS if kind.backend == given.backend]
     if len(kinds) > 1:
-        kinds = [kind for kind in kinds if kind.filename in files]
+        kinds = (
+            [kind for kind in kinds if kind.filename == given.filename]
+            or [kind for kind in kinds if kind.filename in files]
+            or [kind for kind in kinds if kind.platform == _SAME_PLATFORM.get(given.backend)]
+        )
     if not kinds:
         return given
     return Kind(given.platform or kinds[0].platform, given.backend, given.filename or kinds[0].filename)

@@ -162,6 +162,8 @@ def _kind(config: Node, name: str, versions: dict[int, Path], backends: Path) ->
             f"{where}unable to find backend library for backend '{kind.backend}', try specifying runtime on the model "
             f"configuration. Backends here are {', '.join(known)}{nearest(kind.backend, known, limit=0)}"
         )
+    if config.get("runtime") in unbuilt.RUNTIMES.get(kind.backend, ()):
+        return kind._replace(filename=given.filename)  # the runtime has a file of its own
     return kind
 
 

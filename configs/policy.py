@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from configs import residency
 from configs.description import Padding, Tenants
 
 PAD_VALUE, PAD_BUCKETS, WEIGHT = "pad_value.", "pad_buckets.", "tenant_weight."
@@ -56,6 +57,7 @@ def problems(form: Mapping[str, Any], parameters: Mapping[str, str]) -> Iterator
         paddings(form, parameters)
     except ValueError as error:
         yield str(error)
+    yield from residency.problems(form, parameters)
     try:
         is_shared = tenants(parameters) is not None
     except ValueError as error:

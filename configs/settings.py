@@ -82,14 +82,25 @@ class ServerConfig:
     model_control_mode: str = _repository(
         "none",
         "none: models load at the start. poll: the repository is also read again every repository_poll_secs. "
-        "explicit: only load_model loads at the start, clients load and unload.",
-        choices=("none", "poll", "explicit"),
+        "explicit: only load_model loads at the start, clients load and unload. on-demand: a model loads at its first "
+        "request, and leaves when it is idle or others need its memory.",
+        choices=("none", "poll", "explicit", "on-demand"),
     )
     load_model: tuple[str, ...] = _repository(
         (), "Model to load at the start in mode explicit; '*' is all.", form="MODEL"
     )
     model_load_thread_count: int = _repository(
         4, "Instances that load at the same time, as long as there is memory for them.", low=1, high=_LARGE
+    )
+    model_memory_budget: int = _repository(
+        0,
+        "Bytes of memory that all models together may take; the least recently used leave for others. 0: no limit.",
+        low=0,
+        high=2**63 - 1,
+    )
+    model_gpu_memory_budget: int = _repository(0, "The same for the memory of each GPU.", low=0, high=2**63 - 1)
+    model_idle_ttl: float = _repository(
+        0.0, "Seconds without a request after which a model leaves, in mode on-demand; 0: never.", low=0, high=_LARGE
     )
     repository_poll_secs: int = _repository(15, "Seconds between two reads in mode poll.", low=1, high=_LARGE)
     model_namespacing: bool = _repository(

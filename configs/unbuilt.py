@@ -26,6 +26,9 @@ class Unbuilt(NamedTuple):
         return f"{self.position}: '{self.field}' of model '{model}' has no effect here"
 
 
+RUNTIMES = {"pytorch": ("model.py",)}
+"""What a backend may be asked to run a model with, besides what it always does."""
+
 _REFUSED_BUT_OF = {"model_operations": ("onnxruntime",)}
 _HINTS = ("optimization",)
 _OPTIMIZED = {"onnxruntime": ("graph", "execution_accelerators"), "tensorrt": ("cuda",)}
@@ -36,8 +39,9 @@ _REFUSED_OF_GROUPS = ("passive", "secondary_devices")
 
 def refused(config: Node) -> Iterator[Unbuilt]:
     """What has to be refused in a ModelConfig."""
-    own = "model.py" if config.get("backend") not in BACKENDS else ""  # of Python-based backends
-    if config.get("runtime") not in ("", own, f"libtriton_{config.get('backend')}.so"):
+    backend = config.get("backend")
+    own = ("model.py",) if backend not in BACKENDS else RUNTIMES.get(backend, ())  # first, of Python-based backends
+    if config.get("runtime") not in ("", *own, f"libtriton_{backend}.so"):
         yield Unbuilt(config.at("runtime"), "runtime")
     for group in config.get("instance_group"):
         yield from _set(group, _REFUSED_OF_GROUPS)

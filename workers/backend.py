@@ -107,7 +107,7 @@ class _Entry(NamedTuple):
 _BACKENDS = {
     "identity": _Entry("workers.backends.identity", "IdentityBackend", "", ""),
     "python": _Entry("workers.backends.python", "PythonBackend", "", ""),
-    "pytorch": _Entry("workers.backends.pytorch", "PyTorchBackend", "torch", "torch"),
+    "pytorch": _Entry("workers.backends.pytorch.backend", "PyTorchBackend", "torch", "torch"),
     "onnxruntime": _Entry("workers.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime", "onnx"),
     "openvino": _Entry("workers.backends.openvino", "OpenVinoBackend", "openvino", "openvino"),
     "tensorflow": _Entry("workers.backends.tensorflow", "TensorFlowBackend", "tensorflow", "tensorflow"),

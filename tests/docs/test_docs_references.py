@@ -10,10 +10,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from broker import cache_metrics, metrics
+from broker import cache_metrics, metrics, residency_metrics
+from broker.core import Core, Frontends
 from broker.response_cache import ResponseCache
 from configs.metrics_config import MetricsConfig
 from configs.options import flag_of
+from configs.server import ServerConfig
 from configs.settings import OPTIONS
 from tests.docs.blocks import PAGES, ROOT
 from tests.support.server import Server
@@ -133,6 +135,7 @@ def _anchors(page: Path) -> set[str]:
 
 def _families() -> set[str]:
     families = metrics.families({}, {}, {}, MetricsConfig(), 0.0) + cache_metrics.of_the_cache(ResponseCache(1, []))
+    families += residency_metrics.families({}, (), Core(ServerConfig(), Frontends({}, {}), 0.0).on_demand)
     return {family["name"] for family in families}
 
 

@@ -108,7 +108,7 @@ def onnxruntime(version: Path, datatypes: Sequence[str]) -> None:
 
 UNKNOWN_TO_TORCH = {
     datatype: f"has datatype {datatype}, which PyTorch models do not take"
-    for datatype in ("UINT16", "UINT32", "UINT64", "BF16")
+    for datatype in ("UINT16", "UINT32", "UINT64")
 }
 KINDS = {
     "identity": Kind(no_files),

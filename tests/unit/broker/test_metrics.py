@@ -260,7 +260,7 @@ def test_each_instance_shows_its_process() -> None:
 def test_what_the_repository_process_has_sampled_is_on_the_page_of_the_core() -> None:
     world = served()
     (repository,) = world.of("repository")
-    world.say(repository, MemorySampled({4711: 9000}, {"nv_cpu_memory_total_bytes": 12}))
+    world.say(repository, MemorySampled({4711: 9000}, {"nv_cpu_memory_total_bytes": 12}, {}))
     world.deliver(repository)
     found = {family["name"]: family["samples"] for family in world.core._metrics()}
     assert found["nv_cpu_memory_total_bytes"] == [({}, 12, "")]

@@ -48,7 +48,7 @@ from broker.messages import (
     Serving,
     Stop,
 )
-from broker.models import Instance, InstanceState, Version
+from broker.models import Instance, InstanceState, Version, VersionState
 from broker.requests import MAX_KILLS, OUTAGE_SECONDS, Death
 from configs.description import ModelDescription
 from configs.server import ServerConfig
@@ -522,7 +522,9 @@ class World:
         return record
 
     def _is_out(self, version: Version | None) -> bool:
-        """All its instances have been dead for long, and none is on its way."""
+        """All its instances have been dead for long, and none is on its way; or it has failed to load."""
+        if version is not None and version.state is VersionState.UNAVAILABLE:
+            return True
         if version is None or version.down_since is None or self.now - version.down_since <= OUTAGE_SECONDS:
             return False
         return not {i.state for i in version.instances} & {InstanceState.STARTING, InstanceState.LOADING}
@@ -692,7 +694,7 @@ class World:
         if version.state.value != "READY":
             assert not any(instance.peer for instance in version.instances)
             return
-        wanted = sorted(spec.signature for spec in version.description.instances)
+        wanted = sorted(spec.signature for spec in version.wanted)
         staying = [i for i in version.instances if not i.is_leaving]
         assert sorted(i.spec.signature for i in staying) == wanted
         has_failed = any(i.state is not InstanceState.READY for i in staying)

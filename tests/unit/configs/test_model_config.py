@@ -178,6 +178,18 @@ def test_without_completion_a_configuration_is_needed(described: Describe) -> No
         ('backend: "identity"', ["1/x"], ("", "identity", "")),
         ('backend: "pytorch" default_model_filename: "net.pt"', ["1/x"], ("pytorch_libtorch", "pytorch", "net.pt")),
         ('default_model_filename: "model.py"', ["1/x"], ("", "python", "model.py")),
+        (None, ["1/model.pt2"], ("torch_aoti", "pytorch", "model.pt2")),
+        (None, ["1/model.pt", "1/model.pt2"], ("pytorch_libtorch", "pytorch", "model.pt")),
+        ('backend: "pytorch"', ["1/model.pt2"], ("torch_aoti", "pytorch", "model.pt2")),
+        ('platform: "pytorch"', ["1/model.pt2"], ("torch_aoti", "pytorch", "model.pt2")),
+        ('platform: "pytorch"', ["1/model.pt"], ("pytorch_libtorch", "pytorch", "model.pt")),
+        ('platform: "torch_aoti"', ["1/x"], ("torch_aoti", "pytorch", "model.pt2")),
+        ('backend: "pytorch" runtime: "model.py"', ["1/model.py"], ("pytorch_libtorch", "pytorch", "")),
+        (
+            'backend: "pytorch" runtime: "model.py" default_model_filename: "net.py"',
+            ["1/net.py"],
+            ("pytorch_libtorch", "pytorch", "net.py"),
+        ),
     ],
 )
 def test_backend_platform_and_file_are_completed(

@@ -11,11 +11,13 @@ from broker.messages import ErrorCode
 from tests.unit.workers.support import arrays, host, ref, request, run, spec, tensor
 from workers.backend import IO, Interface
 from workers.errors import BackendError
+from workers.outcome import Response
 
 torch = pytest.importorskip("torch")
 
-from workers.backends import pytorch  # noqa: E402
-from workers.backends.pytorch import Argument, PyTorchBackend  # noqa: E402
+from workers.backends.pytorch import names, settings  # noqa: E402
+from workers.backends.pytorch.backend import PyTorchBackend  # noqa: E402
+from workers.backends.pytorch.names import Argument  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 
@@ -82,7 +84,7 @@ def test_a_module_without_declared_inputs_and_outputs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "positions"),
+    ("inputs", "positions"),
     [
         (("b", "a"), [1, 0]),
         (("X__1", "Y__0"), [1, 0]),
@@ -90,8 +92,8 @@ def test_a_module_without_declared_inputs_and_outputs(tmp_path: Path) -> None:
         (("p", "q"), None),
     ],
 )
-def test_binding_of_inputs(names: tuple[str, ...], positions: list[int] | None) -> None:
-    assert pytorch.bind(names, ["a", "b"]) == positions
+def test_binding_of_inputs(inputs: tuple[str, ...], positions: list[int] | None) -> None:
+    assert names.bind(inputs, {"a": 0, "b": 1}) == positions
 
 
 def test_inputs_in_the_order_of_the_configuration(tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_inputs_in_the_order_of_the_configuration(tmp_path: Path) -> None:
 
 def test_names_of_traced_arguments() -> None:
     traced = [Argument("argument_1", "TensorType", False), Argument("argument_2", "TensorType", False)]
-    assert pytorch.name_arguments(traced) == ["INPUT__0", "INPUT__1"]
+    assert names.name_arguments(traced) == ["INPUT__0", "INPUT__1"]
 
 
 def test_an_argument_with_a_default_may_be_left_out(tmp_path: Path) -> None:
@@ -118,6 +120,54 @@ def test_a_dictionary(tmp_path: Path) -> None:
     backend, _ = load(tmp_path, source, config)
     assert arrays(run(backend, request(b=floats(1), a=floats(1) + 5))[0])["OUTPUT__0"].tolist() == [5.0]
     assert "keys of the dictionary" in refusal(tmp_path, source, {})
+
+
+def test_a_list_of_tensors(tmp_path: Path) -> None:
+    source = "def forward(self, x: List[Tensor]):\n    return x[0] - x[1]\n"
+    output = {"output": [tensor("y", "TYPE_FP32", 1)]}
+    for first, second in (("X__0", "X__1"), ("p", "q"), ("X__1", "X__0")):
+        config = {"input": [tensor(first, "TYPE_FP32", 1), tensor(second, "TYPE_FP32", 1)], **output}
+        backend, _ = load(tmp_path, source, config)
+        (outcome,) = run(backend, request(**{first: floats(1) + 5, second: floats(1)}))
+        assert arrays(outcome)["y"].tolist() == [-5.0 if first == "X__1" else 5.0]
+    assert "must contain at least one input" in refusal(tmp_path, source, {})
+
+
+def test_nested_results_are_numbered_from_left_to_right(tmp_path: Path) -> None:
+    source = "def forward(self, x):\n    return x, (x + 1, ['a', 'b']), (x + 2,)\n"
+    backend, interface = load(tmp_path, source, {})
+    assert [io.name for io in interface.outputs] == [f"OUTPUT__{index}" for index in range(4)]
+    outputs = {n: a.tolist() for n, a in arrays(run(backend, request(x=floats(1)))[0]).items()}
+    assert outputs == {"OUTPUT__0": [0], "OUTPUT__1": [1], "OUTPUT__2": [b"a", b"b"], "OUTPUT__3": [2]}
+
+
+def test_a_list_of_results_needs_its_outputs_declared(tmp_path: Path) -> None:
+    source = "def forward(self, x):\n    return [x, x + 1]\n"
+    backend, _ = load(tmp_path, source, {"output": [tensor("OUTPUT__1", "TYPE_FP32", 1)]})
+    assert arrays(run(backend, request(x=floats(1)))[0])["OUTPUT__1"].tolist() == [1.0]
+    assert "how many tensors the model returns is not known" in refusal(tmp_path, source, {})
+
+
+def test_a_dictionary_of_results_is_read_by_its_keys(tmp_path: Path) -> None:
+    source = "def forward(self, x):\n    return {'p': x, 'q': x + 1}\n"
+    outputs = [tensor("q", "TYPE_FP32", 1), tensor("p", "TYPE_FP32", 1)]
+    backend, _ = load(tmp_path, source, {"output": outputs})
+    found = arrays(run(backend, request(x=floats(1)))[0])
+    assert {n: a.tolist() for n, a in found.items()} == {"q": [1.0], "p": [0.0]}
+    assert "the keys of the dictionary that the model returns" in refusal(tmp_path, source, {})
+
+
+def test_strings_of_a_batch(tmp_path: Path) -> None:
+    source = "def forward(self, x: List[str]):\n    return torch.tensor([len(s) for s in x]).unsqueeze(1)\n"
+    config = {
+        "max_batch_size": 4,
+        "input": [tensor("x", "TYPE_STRING", 1, reshape={"shape": []})],
+        "output": [tensor("n", "TYPE_INT64", 1)],
+    }
+    backend, _ = load(tmp_path, source, config)
+    words = [np.array(batch, dtype=np.object_) for batch in ([b"a", b"bcd"], [b""])]
+    outcomes = run(backend, *[request(x=batch) for batch in words])
+    assert [arrays(outcome)["n"].tolist() for outcome in outcomes] == [[[1], [3]], [[0]]]
 
 
 def test_strings(tmp_path: Path) -> None:
@@ -159,13 +209,19 @@ def test_inputs_changed_in_place_are_private(tmp_path: Path) -> None:
             "output 'OUTPUT__0' is a scalar which is not supported.",
         ),
         (
-            "def forward(self, x):\n    return [x]\n",
+            "def forward(self, x):\n    return 1\n",
             OUT,
             ErrorCode.INVALID_ARG,
-            "output must be of type Tensor, List[str] or Tuple",
+            "output must be of type Tensor, List[str] or Tuple containing one of these two types. It is of type int",
         ),
-        ("def forward(self, x):\n    return x.view(7, 7)\n", OUT, ErrorCode.INTERNAL, "PyTorch execute failure: "),
-        ("def forward(self, x):\n    return x.to(15)\n", OUT, ErrorCode.UNSUPPORTED, "torch.bfloat16"),
+        (
+            "def forward(self, x):\n    return {'a': x}\n",
+            [tensor("b", "TYPE_FP32", 1)],
+            ErrorCode.INVALID_ARG,
+            "output 'b' is not in the dictionary that the model returns: a",
+        ),
+        ("def forward(self, x):\n    return x.view(7, 7)\n", OUT, ErrorCode.INTERNAL, "is invalid for input of size 2"),
+        ("def forward(self, x):\n    return x.to(9)\n", OUT, ErrorCode.UNSUPPORTED, "torch.complex64"),
     ],
 )
 def test_failures_to_execute(
@@ -186,9 +242,24 @@ def test_an_output_of_another_batch_size(tmp_path: Path) -> None:
         run(backend, request(INPUT__0=floats(2, 3)))
 
 
-def test_bfloat16_inputs_are_refused(tmp_path: Path) -> None:
+def test_half_precision(tmp_path: Path) -> None:
+    for data_type, datatype, ones in (
+        ("TYPE_FP16", "FP16", np.ones(2, np.float16)),
+        ("TYPE_BF16", "BF16", np.full(2, 0x3F80, np.uint16)),
+    ):
+        config = {"input": [tensor("x", data_type, -1)], "output": [tensor("OUTPUT__0", data_type, -1)]}
+        backend, _ = load(tmp_path, DOUBLE, config)
+        (outcome,) = run(backend, request(x=ref("x", ones, datatype)))
+        assert isinstance(outcome, Response), outcome
+        (output,) = outcome.outputs
+        assert (output.datatype, output.shape) == (datatype, (2,))
+        twos = np.full(2, 2, np.float16) if datatype == "FP16" else np.full(2, 0x4000, np.uint16)
+        assert bytes(output.data) == twos.tobytes()
+
+
+def test_unsigned_inputs_are_refused(tmp_path: Path) -> None:
     backend, _ = load(tmp_path, DOUBLE, {})
-    (outcome,) = run(backend, request(x=ref("x", np.zeros(2, dtype=np.uint16), "BF16")))
+    (outcome,) = run(backend, request(x=np.zeros(2, dtype=np.uint16)))
     assert isinstance(outcome, BackendError)
     assert outcome.code == ErrorCode.UNSUPPORTED
 
@@ -198,13 +269,23 @@ def test_bfloat16_inputs_are_refused(tmp_path: Path) -> None:
     [
         (DOUBLE, {"input": [*ONE, tensor("B__1", "TYPE_FP32", 1)]}, "expects 2 inputs, model provides at most 1"),
         ("def forward(self, x, y):\n    return x\n", {"input": ONE}, "expects 1 inputs, model provides at least 2"),
-        (DOUBLE, {"input": [tensor("x", "TYPE_BF16", 1)]}, "unsupported datatype TYPE_BF16 for input 'x'"),
+        (DOUBLE, {"input": [tensor("x", "TYPE_UINT16", 1)]}, "unsupported datatype TYPE_UINT16 for input 'x'"),
         (DOUBLE, {"input": [tensor("x__3", "TYPE_FP32", 1)]}, "input 'x__3' is for argument 3"),
-        ("def forward(self, x: int):\n    return x\n", {}, "argument 'x' of forward has type IntType"),
+        ("def forward(self, x: int):\n    return x\n", {}, "argument 'x' of forward has type int,"),
         (
             "def forward(self, x: Dict[str, Tensor], y):\n    return y\n",
             {},
             "takes a dictionary must not take anything else",
+        ),
+        (
+            DOUBLE,
+            {"input": [tensor("A__0", "TYPE_FP32", 1)] * 2},
+            "configuration expects 2 inputs, model provides at most 1",
+        ),
+        (
+            "def forward(self, x, y):\n    return x\n",
+            {"input": [tensor("A__0", "TYPE_FP32", 1), tensor("B__0", "TYPE_FP32", 1)]},
+            "two of the inputs A__0, B__0 are for the same argument",
         ),
         (DOUBLE, {"parameters": {"INFERENCE_MODE": {"string_value": "maybe"}}}, "failed to convert 'maybe' to boolean"),
     ],
@@ -240,6 +321,40 @@ def test_threads(tmp_path: Path) -> None:
     load(tmp_path, DOUBLE, {"instance_group": [{"count": 1000}]})
     assert torch.get_num_threads() == 1
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("ENABLE_NVFUSER", "2", "failed to convert '2' to boolean"),
+        ("DISABLE_OPTIMIZED_EXECUTION", "yes", "failed to convert 'yes' to boolean"),
+        ("ENABLE_WEIGHT_SHARING", "maybe", "failed to convert 'maybe' to boolean"),
+        ("INTER_OP_THREAD_COUNT", "many", "failed to convert 'many' to integer"),
+        ("TORCH_COMPILE_OPTIONAL_PARAMETERS", "{", "is no JSON"),
+        ("TORCH_COMPILE_OPTIONAL_PARAMETERS", '{"model": 1}', "must be an object with keys out of fullgraph"),
+    ],
+)
+def test_parameters_that_cannot_be_understood(tmp_path: Path, key: str, value: str, message: str) -> None:
+    with pytest.raises(BackendError) as raised:
+        settings.read(spec(tmp_path, {"parameters": {key: {"string_value": value}}}))
+    assert raised.value.code == ErrorCode.INVALID_ARG
+    assert message in str(raised.value)
+    assert key in str(raised.value)
+
+
+def test_parameters(tmp_path: Path) -> None:
+    values = {
+        "NUM_THREADS": "3",
+        "NUM_INTEROP_THREADS": "2",
+        "ENABLE_WEIGHT_SHARING": "1",
+        "ENABLE_JIT_PROFILING": "off",
+        "TORCH_COMPILE_OPTIONAL_PARAMETERS": '{"dynamic": true}',
+    }
+    found = settings.read(spec(tmp_path, {"parameters": {k: {"string_value": v} for k, v in values.items()}}))
+    assert (found.threads, found.interop_threads, found.shares_weights) == (3, 2, True)
+    assert found.switches == (("ENABLE_JIT_PROFILING", False),)
+    assert found.compile == {"dynamic": True}
+    assert settings.read(spec(tmp_path, {})).compile is None
 
 
 def test_switches(tmp_path: Path) -> None:
@@ -278,6 +393,13 @@ def test_ragged_requests_run_end_to_end(tmp_path: Path) -> None:
         np.testing.assert_array_equal(arrays(outcome)["OUTPUT__0"], array * 2)
         assert arrays(outcome)["OUTPUT__1"].tolist() == [[array.size]]
     assert "configuration expects 1 inputs" in refusal(tmp_path, source, {**config, "batch_input": []})
+
+
+def test_states_whose_arguments_cannot_be_told(tmp_path: Path) -> None:
+    states = [{"input_name": "before", "output_name": "after", "data_type": "TYPE_FP32", "dims": [1]}]
+    config = {"sequence_batching": {"state": states}, "input": [tensor("p", "TYPE_FP32", 1)], "output": OUT}
+    text = refusal(tmp_path, "def forward(self, x, state):\n    return x, state\n", config)
+    assert text.startswith("PyTorch model 'm' is using sequence batching with state but not all inputs and outputs")
 
 
 @pytest.mark.parametrize("is_declared", [True, False])

@@ -1,0 +1,1 @@
+"""The PyTorch backend: TorchScript, exported and compiled programs, and classes with their weights."""
