@@ -41,23 +41,25 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def tidepool(repository: Path, *flags: str) -> Iterator[Server]:
+def tidepool(repository: Path, *flags: str, patience: float = START_TIMEOUT) -> Iterator[Server]:
     """This project's server."""
     line = [sys.executable, "-m", "broker", f"--model-repository={repository}", *flags]
-    with running("Tidepool", line, os.environ) as server:
+    with running("Tidepool", line, os.environ, patience) as server:
         yield server
 
 
 @contextlib.contextmanager
-def real_triton(repository: Path) -> Iterator[Server]:
+def real_triton(repository: Path, patience: float = START_TIMEOUT) -> Iterator[Server]:
     """The real tritonserver."""
     line, environment = triton.command(f"--model-repository={repository}")
-    with running("Triton", line, environment) as server:
+    with running("Triton", line, environment, patience) as server:
         yield server
 
 
 @contextlib.contextmanager
-def running(name: str, line: Sequence[str], environment: Mapping[str, str]) -> Iterator[Server]:
+def running(
+    name: str, line: Sequence[str], environment: Mapping[str, str], patience: float = START_TIMEOUT
+) -> Iterator[Server]:
     """Starts the command with three free ports as flags, yields when it is ready, stops it; log on failure."""
     http, grpc, metrics = free_ports(3)
     flags = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"]
@@ -68,15 +70,15 @@ def running(name: str, line: Sequence[str], environment: Mapping[str, str]) -> I
             [*line, *flags], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
-        wait_until_ready(process, f"http://127.0.0.1:{http}/v2/health/ready", log)
+        wait_until_ready(process, f"http://127.0.0.1:{http}/v2/health/ready", log, patience)
         yield Server(name, process.pid, *(("127.0.0.1", port) for port in (http, grpc, metrics)))
     finally:
         stop(process)
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, patience: float = START_TIMEOUT) -> None:
     """SystemExit with the end of its log when it ends or takes too long."""
-    deadline = time.monotonic() + START_TIMEOUT
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=5):

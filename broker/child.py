@@ -9,6 +9,7 @@ from typing import NamedTuple
 THREADS = "TIDEPOOL_THREADS"
 """The environment variable that says how many threads a worker's executions are to use."""
 _PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Place(NamedTuple):
@@ -36,9 +37,16 @@ def take_place(argv: list[str], dies_with_broker: bool = True) -> Place:
     except ValueError:
         sys.exit("this module is started by the broker: python -m broker --help")
     if dies_with_broker:
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != broker:
+        die_with(broker)
+    elif os.getppid() != broker:
         sys.exit("the broker is gone")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     return Place(socket, token, server, descriptor)
+
+
+def die_with(broker: int) -> None:
+    """Be killed when the broker dies. Exits if it is not our parent (any more)."""
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != broker:
+        sys.exit("the broker is gone")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from broker import answers, cache_metrics, health, metrics, residency_metrics
+from broker import answers, cache_metrics, health, loading, metrics, residency_metrics
 from broker.client_regions import ClientRegions
 from broker.compositions import Compositions
 from broker.control import Control
@@ -38,6 +38,7 @@ from broker.messages import (
     ForgetModel,
     GetArchives,
     GetLabels,
+    GetLoading,
     GetMetrics,
     GetMetricValue,
     GetModelConfig,
@@ -52,7 +53,9 @@ from broker.messages import (
     Kept,
     Loaded,
     LoadFailed,
+    LoadMeasured,
     LoadModel,
+    LoadProgress,
     Log,
     MemorySampled,
     Message,
@@ -99,6 +102,7 @@ from configs import metrics_config, rate_limit, trace
 from configs.description import Environment, ModelDescription
 from configs.server import ServerConfig
 
+LOAD_PHASES = frozenset({"load", "warm-up", "ready"})
 TICK_SECONDS = 1.0
 SILENCE_SECONDS = 10.0
 """A peer that owes a beat for this long is stuck: it is killed."""
@@ -142,8 +146,11 @@ class Frontends:
 class Core:
     """Everything the broker decides. Each event method returns the effects that it calls for, in order."""
 
-    def __init__(self, config: ServerConfig, frontends: Frontends, epoch_offset: float) -> None:
-        """`epoch_offset` turns seconds of the monotonic clock into seconds since the epoch."""
+    def __init__(self, config: ServerConfig, frontends: Frontends, epoch_offset: float, memory: int = 0) -> None:
+        """`epoch_offset` turns seconds of the monotonic clock into seconds since the epoch.
+
+        `memory` is how many bytes models may take together while they load, 0: any amount.
+        """
         self.config = config
         self.models: dict[str, Model] = {}
         self.peers: dict[str, Peer] = {}
@@ -161,6 +168,7 @@ class Core:
         around = (self.models, self._client_regions, self._regions, self._out, self._observer, self._cache)
         self.requests = Requests(*around) if limiter is None else LimitedRequests(limiter, *around)
         self.fleet = Fleet(self.models, self.requests, config, self._out, self._launch, limiter)
+        self.fleet.turns = loading.Turns(loading.Limits(config.model_load_thread_count, memory))
         self._compositions = Compositions(self.fleet, self._out)
         self.control = Control(self.fleet, config.model_control_mode == "explicit", self._out, config.load_model)
         self.on_demand = OnDemand(self.fleet, self.requests, config, epoch_offset)
@@ -390,6 +398,7 @@ class Core:
             RegionDropped: lambda peer, message, now: self._do(self._regions.dropped(peer.token, message.name)),
             Loaded: lambda peer, message, now: fleet.loaded(instance(peer), message, now),
             WarmedUp: self._warmed_up,
+            LoadProgress: self._load_progress,
             LoadFailed: lambda peer, message, now: fleet.load_failed(instance(peer), message, now),
             Log: self._log,
             ModelDescribed: lambda peer, message, now: fleet.apply(_description(message.description), now),
@@ -413,6 +422,7 @@ class Core:
         models = self.models
         return {
             GetServerReady: self._health,
+            GetLoading: lambda _: loading.report(models, self._now),
             GetModelMetadata: lambda q: answers.metadata(models, q.model, q.version),
             GetModelConfig: lambda q: answers.look_up(models, q.model, q.version).description.config,
             GetLabels: lambda q: answers.labels(models, q.model, q.version),
@@ -484,6 +494,15 @@ class Core:
             raise ProtocolError(f"{message} is no warm-up")
         epoch_ms = int((now + self._observer.epoch_offset) * 1000)
         self._instance(peer).version.statistics.warmed_up(message.requests, message.times, epoch_ms)
+
+    def _load_progress(self, peer: Peer, message: LoadProgress, _now: float) -> None:
+        instance, repository = self._instance(peer), self._repository()
+        if message.phase not in LOAD_PHASES or message.byte_size < 0:
+            raise ProtocolError(f"{message} is no progress")
+        instance.phase = message.phase
+        if message.byte_size and repository is not None:
+            described = instance.version.description
+            self._out.append(Send(repository, LoadMeasured(described.path, described.fingerprint, message.byte_size)))
 
     def _beat(self, peer: Peer, message: Beat, _now: float) -> None:
         if peer.role == "worker":
@@ -594,12 +613,17 @@ class Core:
     # ------------------------------------------------------------------------------------------- processes
 
     def _launch(
-        self, role: str, name: str, visible_devices: str | None = "", environment: Environment | None = None
+        self,
+        role: str,
+        name: str,
+        visible_devices: str | None = "",
+        environment: Environment | None = None,
+        backend: str = "",
     ) -> str:
         """Have a process started; its token was never used before."""
         token = f"{role[0]}{next(self._tokens)}"
         self.peers[token] = Peer(token, role, name, {Hello: self._greet}, is_prepared=environment is not None)
-        self._out.append(Start(token, role, name, visible_devices, environment))
+        self._out.append(Start(token, role, name, visible_devices, environment, backend))
         return token
 
     def _restart(self, peer: Peer, death: Death, now: float) -> None:

@@ -23,13 +23,17 @@ class Share(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Start a process. `name` is for people, `visible_devices` its CUDA_VISIBLE_DEVICES (None: inherit ours)."""
+    """Start a process. `name` is for people, `visible_devices` its CUDA_VISIBLE_DEVICES (None: inherit ours).
+
+    A worker may come out of the nursery of its `backend`.
+    """
 
     peer: str
     role: str
     name: str
     visible_devices: str | None
     environment: Environment | None = None  # of a worker; None: the server's own
+    backend: str = ""
     share: Share | None = None  # the server loop fills it in
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from broker import inferred
 from broker.effects import Effect, Emit, Kill, Send
+from broker.loading import Limits, Turns
 from broker.messages import DIGESTS_SETTING, RECORD_SETTING, Declared, Load, Loaded, LoadFailed, Stop, describe_code
 from broker.models import (
     QUICK_DEATH_SECONDS,
@@ -44,10 +45,10 @@ class Fleet:
         requests: Requests,
         config: ServerConfig,
         out: list[Effect],
-        launch: Callable[[str, str, str | None, Environment | None], str],
+        launch: Callable[[str, str, str | None, Environment | None, str], str],
         limiter: RateLimiter | None = None,
     ) -> None:
-        """`models` is shared with `requests`; `launch(role, name, devices, environment)` starts a process."""
+        """`models` is shared with `requests`; `launch(role, name, devices, environment, backend)` starts a process."""
         self.models = models
         self._requests = requests
         self._config = config
@@ -62,6 +63,7 @@ class Fleet:
         self.cold: set[Version] = set()  # those that a request may have loaded, and perhaps some that are gone
         self._is_on_demand = config.model_control_mode == "on-demand"
         self._stopping: dict[str, float] = {}  # worker that was told to stop -> when it is killed
+        self.turns = Turns(Limits(config.model_load_thread_count, 0))
         self._restarts: dict[Instance, float] = {}  # instance without a worker -> when it gets one
 
     # ------------------------------------------------------------------------------------------- configuration
@@ -242,9 +244,10 @@ class Fleet:
             version.devices.setdefault("", self._statistics(version))
             version.devices[device] = self._statistics(version)
         for spec in plan.start:
-            instance = Instance(spec, version)
+            instance = Instance(spec, version, InstanceState.QUEUED, asked_at=now)
             version.instances.append(instance)
-            self._start(instance)
+            self.turns.add(instance)
+        self._start_next()
         lacks = bool(plan.start) or any(i.state is not InstanceState.READY for i in plan.keep)
         for instance in plan.drain:
             if lacks and version.state is VersionState.READY and instance.state is InstanceState.READY:
@@ -259,9 +262,16 @@ class Fleet:
             )
         self._settle(version, now)
 
+    def _start_next(self) -> None:
+        """Have those load whose turn it is."""
+        while instance := self.turns.next(self.workers.values()):
+            self._start(instance)
+
     def _start(self, instance: Instance) -> None:
-        environment = instance.version.description.environment
-        instance.peer = self._launch("worker", _label(instance), instance.spec.visible_devices, environment)
+        described = instance.version.description
+        instance.peer = self._launch(
+            "worker", _label(instance), instance.spec.visible_devices, described.environment, described.backend
+        )
         instance.state = InstanceState.STARTING
         instance.ready_at = None
         instance.pid, instance.reason, instance.execution_seconds, instance.capacity = 0, "", None, 1
@@ -270,7 +280,8 @@ class Fleet:
 
     def _drain(self, instance: Instance, now: float) -> None:
         """No new work; stop when the old is done."""
-        if instance.state is InstanceState.FAILED or self._restarts.pop(instance, None) is not None:
+        is_none = self._restarts.pop(instance, None) is not None or self.turns.remove(instance)
+        if instance.state is InstanceState.FAILED or is_none:
             instance.version.instances.remove(instance)
             return
         instance.state = InstanceState.DRAINING
@@ -324,7 +335,7 @@ class Fleet:
         instance.pid = pid
         if instance.state is not InstanceState.STARTING:
             return
-        instance.state = InstanceState.LOADING
+        instance.state, instance.phase = InstanceState.LOADING, "import"
         version = instance.version
         load = load_message(version.description, version.number, instance.spec, self._config, self.log_verbose)
         self._out.append(Send(peer, load))
@@ -343,6 +354,7 @@ class Fleet:
         version.is_asked = message.is_asked
         self.is_changed = True
         instance.state = InstanceState.READY
+        self._start_next()
         self._settle(version, now)
         self._requests.dispatch(version, now)
 
@@ -374,6 +386,7 @@ class Fleet:
             self._restarts[instance] = now + back_off(instance.quick_deaths)
         elif state is not InstanceState.FAILED:
             self._revive(instance, death, hung, now)
+        self._start_next()
         self._settle(version, now)
         if version.state is VersionState.UNLOADING and version.model in self.models:
             self._finish_retiring(self.models[version.model], now)
@@ -413,6 +426,7 @@ class Fleet:
         if instance.peer in self.workers:
             self._stopping[instance.peer] = now + UNLOAD_SECONDS
             self._out.append(Send(instance.peer, Stop("load failed")))
+        self._start_next()
         if version.state is VersionState.LOADING or (version.state is VersionState.READY and version.is_cold):
             self.fail_version(version, error, now)
         elif version.is_cold:  # it is retiring
@@ -478,7 +492,8 @@ class Fleet:
         """Restart what is due; kill workers that do not stop; let versions go whose queue has run empty."""
         for instance in [i for i, due in self._restarts.items() if due <= now]:
             del self._restarts[instance]
-            self._start(instance)
+            instance.asked_at = now
+            self._start(instance)  # at once: it was there before
         for peer, deadline in list(self._stopping.items()):
             if deadline <= now:
                 self._stopping[peer] = now + UNLOAD_SECONDS

@@ -206,6 +206,12 @@ class GetServerReady(NamedTuple):
     is_verbose: bool = False
 
 
+class GetLoading(NamedTuple):
+    """Which instances are on their way to be ready? Answer: as `broker.loading.report` says."""
+
+    request: int
+
+
 class GetModelReady(NamedTuple):
     """Is a model's version ready? Answer: `{"ready": bool}`, also for unknown models."""
 
@@ -535,6 +541,16 @@ class WarmedUp(NamedTuple):
     times: tuple[int, int, int, int]
 
 
+class LoadProgress(NamedTuple):
+    """A worker that loads goes over to this phase: `load`, `warm-up`, and `ready` before Loaded.
+
+    `byte_size` is the most memory that loading has taken, when it is over.
+    """
+
+    phase: str
+    byte_size: int
+
+
 class LoadFailed(NamedTuple):
     """The instance cannot be loaded, and trying again would not help."""
 
@@ -742,6 +758,14 @@ class ForgetModel(NamedTuple):
     model: str
 
 
+class LoadMeasured(NamedTuple):
+    """Tells the repository process how much memory an instance of the model in this directory has taken to load."""
+
+    path: str
+    fingerprint: str
+    byte_size: int
+
+
 class PathUnused(NamedTuple):
     """Tells the repository process that no version is served from this model directory any more."""
 
@@ -788,6 +812,7 @@ Message: TypeAlias = (
     | CachedRead
     | Delivered
     | GetServerReady
+    | GetLoading
     | GetModelReady
     | GetModelMetadata
     | GetModelConfig
@@ -820,6 +845,7 @@ Message: TypeAlias = (
     | Credit
     | Loaded
     | WarmedUp
+    | LoadProgress
     | LoadFailed
     | Kept
     | Executed
@@ -841,6 +867,7 @@ Message: TypeAlias = (
     | ModelConsidered
     | ForgetModel
     | PathUnused
+    | LoadMeasured
     | MemorySampled
     | Sample
     | CacheGet

@@ -34,8 +34,9 @@ ASLEEP = "not in memory: the next request loads it"
 
 
 class InstanceState(StrEnum):
-    """`starting -> loading -> ready -> draining -> gone`; `waiting` for the back-off, `failed` for good."""
+    """`queued -> starting -> loading -> ready -> draining -> gone`; `waiting` for the back-off, `failed` for good."""
 
+    QUEUED = "queued"
     WAITING = "waiting"
     STARTING = "starting"
     LOADING = "loading"
@@ -44,7 +45,7 @@ class InstanceState(StrEnum):
     FAILED = "failed"
 
 
-COMING = frozenset({InstanceState.STARTING, InstanceState.LOADING})
+COMING = frozenset({InstanceState.QUEUED, InstanceState.STARTING, InstanceState.LOADING})
 """States of an instance that is on its way to be ready, however long that takes."""
 
 
@@ -88,6 +89,8 @@ class Instance:
     turn: int = 0  # when the rate limiter lets it execute again
     shm_used: int = 0
     shm_mapped: int = 0
+    asked_at: float = 0.0  # when it was to be there
+    phase: str = ""  # of its load, see LoadProgress
     memory: dict[str, int] = field(default_factory=dict)  # its process's, by place (`residency`), when measured last
     is_measured: bool = False  # since it was ready
 

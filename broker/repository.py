@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -22,6 +23,7 @@ from broker import lone, runtime
 from broker.child import Place, take_place
 from broker.file_events import FileEvents
 from broker.gpus import memory_by_process, visible_gpus
+from broker.load_memory import LoadMemory, default_path
 from broker.machine import Machine, find_nvml
 from broker.messages import (
     PROTOCOL,
@@ -29,6 +31,7 @@ from broker.messages import (
     DescribeModel,
     ForgetModel,
     Hello,
+    LoadMeasured,
     Log,
     MemorySampled,
     Message,
@@ -91,7 +94,9 @@ class State(NamedTuple):
 class Watcher:
     """Knows what the broker was told about each model, and finds what has to be told next."""
 
-    def __init__(self, config: ServerConfig, gpus: tuple[str, ...], scratch: Path) -> None:
+    def __init__(
+        self, config: ServerConfig, gpus: tuple[str, ...], scratch: Path, load_memory: LoadMemory | None = None
+    ) -> None:
         """`scratch` is a directory for the files that load requests bring. `config` was read just now."""
         self._config = config
         self._gpus = gpus
@@ -113,6 +118,7 @@ class Watcher:
         self._hidden = set(config.remotes)  # mirrors that nothing has come to yet
         self._coming = set(config.remotes)  # mirrors of which more is under way since the start
         self._missed: dict[Path, Mapping[str, str]] = {}  # by mirror: models whose newest state could not be had
+        self._load_memory = load_memory or LoadMemory(None)
 
     def take_over(self, told: WatchRepository) -> None:
         """Go on where another process has died, whose clients have loaded and unloaded what they wanted."""
@@ -231,6 +237,11 @@ class Watcher:
         self._drop(name)
         self._overridden.discard(name)
 
+    def measured(self, message: LoadMeasured) -> None:
+        """An instance has loaded; what load requests bring is not met again."""
+        if Path(message.path).parent.parent != self._scratch:
+            self._load_memory.measured(*message)
+
     def release(self, path: str) -> None:
         """Nothing is served from this model directory any more: if a load request brought it, it goes."""
         directory = Path(path)
@@ -283,7 +294,8 @@ class Watcher:
     def _tell(self, description: ModelDescription) -> list[Message]:
         self._rejected.pop(description.name, None)
         self._described[description.name] = description
-        return [ModelDescribed(description.to_wire())]
+        expected = self._load_memory.expected(description)
+        return [ModelDescribed(replace(description, load_byte_size=expected).to_wire())]
 
     def _override(self, wanted: DescribeModel) -> list[Message]:
         """Describe a model from the request's configuration. Raises ConfigError, OSError."""
@@ -376,6 +388,7 @@ class Watcher:
     def look(self) -> list[Message]:
         """See whether server.pbtxt or a model has been edited, and has been still since."""
         found = self._find()
+        self._load_memory.save()
         messages = self._list(found) if found is not None else []
         path = self._config.config_path
         if path is not None and self._is_edited(path):
@@ -529,7 +542,7 @@ def watch(config: ServerConfig, scratch: Path, wanted: Wanted, out: Inbox) -> No
 
 
 def _watch(config: ServerConfig, scratch: Path, wanted: Wanted, out: Inbox) -> None:
-    watcher = Watcher(config, visible_gpus(), scratch)
+    watcher = Watcher(config, visible_gpus(), scratch, LoadMemory(default_path()))
     told = wanted.get()
     assert isinstance(told, WatchRepository), "the broker's first message"
     watcher.take_over(told)
@@ -575,19 +588,29 @@ def _attend(watcher: Watcher, courier: "Courier | None", wanted: Wanted, out: In
             message = wanted.get(timeout=remaining)
         except queue.Empty:
             return
-        if isinstance(message, Arrived):
-            _put(out, watcher.arrived(message))
-            if watcher.is_complete:
-                return
-        elif isinstance(message, Fetched):
-            _put(out, watcher.consider(message.wanted, message.error))
-        elif isinstance(message, DescribeModel):
-            if courier is None or not courier.takes(message):
-                _put(out, watcher.consider(message))
-        elif isinstance(message, ForgetModel):
+        _put(out, _answer(watcher, courier, message))
+        if isinstance(message, Arrived) and watcher.is_complete:
+            return
+
+
+def _answer(watcher: Watcher, courier: "Courier | None", message: Message | Arrived | Fetched) -> list[Message]:
+    """What the broker is told because of something that was asked for, or has come from afar."""
+    match message:
+        case Arrived():
+            return watcher.arrived(message)
+        case Fetched():
+            return watcher.consider(message.wanted, message.error)
+        case DescribeModel() if courier is None or not courier.takes(message):
+            return watcher.consider(message)
+        case ForgetModel():
             watcher.forget(message.model)
-        elif isinstance(message, PathUnused):
+        case PathUnused():
             watcher.release(message.path)
+        case LoadMeasured():
+            watcher.measured(message)
+        case _:
+            pass
+    return []
 
 
 def _put(out: Inbox, messages: list[Message]) -> None:
@@ -614,7 +637,7 @@ def serve(place: Place, broker: int, exporter: Exporter, sample: Sampler, wanted
             match message:
                 case Sample(pids):
                     outgoing.append(sample(pids))
-                case WatchRepository() | DescribeModel() | ForgetModel() | PathUnused():
+                case WatchRepository() | DescribeModel() | ForgetModel() | PathUnused() | LoadMeasured():
                     wanted.put(message)
                 case Traced(record):
                     exporter.add(record)

@@ -6,7 +6,7 @@ import select
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from contextlib import ExitStack
 from dataclasses import fields
 from importlib.metadata import version
@@ -17,9 +17,11 @@ from broker.effects import ConfigureLog, Effect, Emit, Exit, Kill, Send, Share, 
 from broker.listen import Ports, frontend_counts, open_ports
 from broker.log import Log
 from broker.log_settings import LogSettings
+from broker.memory import load_memory
 from broker.messages import Message, ProtocolError
+from broker.nurseries import Nurseries
 from broker.requests import Death
-from broker.supervisor import Supervisor
+from broker.supervisor import Child, Supervisor
 from broker.transport import Router, Unreachable
 from configs import host_policy
 from configs.server import ServerConfig
@@ -33,6 +35,8 @@ GC_THRESHOLD = 50_000
 """Objects between garbage collections: requests leave no cycles."""
 FLOOD_SHARE = 0.2
 """Of our time, for a child that floods us with output: it is not listened to until then, so that it waits itself."""
+PROGRESS_SECONDS = 0.25
+"""How often at most it is said how far the start is."""
 OBSERVE_SECONDS = 1.0
 """How often the children's process states are looked at."""
 
@@ -53,10 +57,12 @@ class Server:
         self._outgoing: defaultdict[str, list[Message]] = defaultdict(list)
         self._exit_status: int | None = None
         self._watched: dict[int, tuple[str, str]] = {}  # descriptor -> (what, token)
+        self._stillborn: deque[tuple[str, str]] = deque()  # (token, why it was not started)
         self._paused: dict[str, float] = {}  # child that is not listened to -> until when
         self._was_started = False
         self._next_observation = 0.0
         self._shown_progress = ""
+        self._next_progress = 0.0
         self._processors = processors.find()
         self._policies = host_policy.parse(config.host_policy)
 
@@ -74,7 +80,11 @@ class Server:
             cleanup.callback(self._router.close)
             self._supervisor = Supervisor(str(directory / "broker"), self._id, ports.listeners, self._arguments)
             cleanup.callback(self._supervisor.end)
-            self._core = Core(self._config, _frontends(self._config, ports), time.time() - time.monotonic())
+            self._nurseries = Nurseries(self._supervisor, self._attend)
+            cleanup.callback(self._nurseries.close)
+            self._core = Core(
+                self._config, _frontends(self._config, ports), time.time() - time.monotonic(), load_memory()
+            )
             self._watch(self._router.fileno(), "router", "")
             self._watch(_signals(), "signal", "")
             self._announce(ports)
@@ -97,8 +107,10 @@ class Server:
             if now >= self._next_observation:
                 self._next_observation = now + OBSERVE_SECONDS
                 self._apply(self._core.observe(self._supervisor.stopped(), now))
+                self._look_after_nurseries(now)
                 self._log.flush()
             self._listen_again(now)
+            self._bury_stillborn()
             self._flush()
             self._report()
 
@@ -130,6 +142,8 @@ class Server:
                     self._read_output(token)
                 case "process":
                     self._bury(token)
+                case "gate":
+                    self._let_in(token)
                 case "signal":
                     self._take_signals(descriptor)
                 case _:
@@ -160,6 +174,8 @@ class Server:
         self._receive()  # what it sent before its death still counts
         death, lines = self._supervisor.bury(token)
         self._log.printed(child.name, lines)
+        if self._nurseries.lost(token, death.is_outside):
+            return
         self._apply(self._core.lost(token, death, time.monotonic()))
         for name in region.names_of(self._id, token):
             if not self._core.is_awaiting(name):
@@ -184,7 +200,7 @@ class Server:
                 case Start():
                     self._start(effect)
                 case Kill(peer):
-                    self._supervisor.kill(peer)
+                    self._kill(peer)
                 case Unlink(name):
                     region.unlink(name)
                 case Emit(level, text):
@@ -196,15 +212,56 @@ class Server:
 
     def _start(self, start: Start) -> None:
         start = start._replace(share=self._share(start))
+        gate = self._nurseries.order(start, time.monotonic())
+        if gate is None:
+            self._start_alone(start)
+        else:
+            self._watch(gate, "gate", start.peer)
+
+    def _start_alone(self, start: Start) -> None:
         try:
             child = self._supervisor.start(start)
         except OSError as error:
-            death = Death(f"cannot be started: {error.strerror or error}", False, 0, ())
-            self._apply(self._core.lost(start.peer, death, time.monotonic()))
+            self._stillborn.append((start.peer, f"cannot be started: {error.strerror or error}"))
             return
-        self._watch(child.pidfd, "process", start.peer)
-        self._watch(child.output, "output", start.peer)
+        self._attend(child)
         self._core.started(start.peer, child.process.pid, time.monotonic())
+
+    def _let_in(self, token: str) -> None:
+        """A worker that was ordered of a nursery is at its gate, or will never be."""
+        if not self._nurseries.is_expected(token):
+            return  # it was given up in this turn
+        self._unwatch(self._nurseries.gate(token))
+        child = self._nurseries.arrived(token)
+        if child is None:
+            self._start_alone(self._nurseries.give_up(token))
+            return
+        self._attend(child)
+        self._core.started(token, child.process.pid, time.monotonic())
+
+    def _look_after_nurseries(self, now: float) -> None:
+        for token in self._nurseries.overdue(now):
+            self._unwatch(self._nurseries.gate(token))
+            self._start_alone(self._nurseries.give_up(token))
+        self._nurseries.reap_strangers()
+
+    def _kill(self, token: str) -> None:
+        if not self._nurseries.is_expected(token):
+            self._supervisor.kill(token)
+            return
+        self._unwatch(self._nurseries.gate(token))
+        self._nurseries.give_up(token)
+        self._stillborn.append((token, "killed before it was forked"))
+
+    def _bury_stillborn(self) -> None:
+        """Tell of what was to be started and is not: after the effects it was among, which may start what that ends."""
+        while self._stillborn:
+            token, why = self._stillborn.popleft()
+            self._apply(self._core.lost(token, Death(why, False, 0, ()), time.monotonic()))
+
+    def _attend(self, child: Child) -> None:
+        self._watch(child.pidfd, "process", child.token)
+        self._watch(child.output, "output", child.token)
 
     def _share(self, start: Start) -> Share:
         """What of the processors the process is to use: what else is to be started is known by now."""
@@ -253,6 +310,10 @@ class Server:
         if self._was_started:
             return
         if not self._core.is_started:
+            now = time.monotonic()
+            if now < self._next_progress:
+                return
+            self._next_progress = now + PROGRESS_SECONDS
             text = tables.progress(self._core.models)
             if text != self._shown_progress and self._core.models:
                 self._shown_progress = text

@@ -11,11 +11,11 @@ import struct
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 
-from broker.effects import Start
+from broker.effects import Share, Start
 from broker.requests import Death
 
 MODULES = {
@@ -28,6 +28,7 @@ MODULES = {
     "vertex_ai": "frontends.http.vertex_ai",
     "repository": "broker.repository",
     "cache": "broker.redis_cache",
+    "nursery": "workers.nursery",
 }
 """What runs in each role."""
 
@@ -42,13 +43,50 @@ _MAX_LINE = 1 << 14
 _PF_EXITING = 4  # a flag of /proc/PID/stat
 
 
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A process that a nursery has forked and we have adopted; what `subprocess.Popen` is for those that we started."""
+
+    pid: int
+    pidfd: int
+
+    @staticmethod
+    def of(pid: int) -> "Adopted":
+        """Raises OSError when there is none, or it is no child of ours."""
+        pidfd = os.pidfd_open(pid)
+        if _stat(pid)[1:2] != [str(os.getpid())]:
+            os.close(pidfd)
+            raise ChildProcessError(f"process {pid} is not our child")
+        return Adopted(pid, pidfd)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Reap it: its exit status, or minus the signal that has killed it."""
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        assert result is not None
+        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """What lies between a child and us: our end of its output and its own, what it inherits, a worker's status page."""
+
+    output: int
+    write: int
+    inherited: int
+    status: mmap.mmap | None
+
+
 @dataclass(slots=True)
 class Child:
     """A running process. `status` is a worker's status page (`ARCHITECTURE.md`)."""
 
     token: str
     name: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Adopted
     pidfd: int
     output: int
     status: mmap.mmap | None
@@ -77,47 +115,60 @@ class Supervisor:
         self._modules = modules
         self.children: dict[str, Child] = {}
 
-    def start(self, start: Start) -> Child:
-        """Start a process. Raises OSError; nothing is left of it then."""
+    def start(self, start: Start, inherited: int = -1, more: Sequence[str] = ()) -> Child:
+        """Start a process, which may inherit a descriptor. Raises OSError; nothing is left of it then."""
         with ExitStack() as ours, ExitStack() as its:
-            output, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            ours.callback(os.close, output)
-            its.callback(os.close, write)
-            os.set_blocking(write, True)
-            inherited, status = -1, None
-            if start.role in self._listeners:
-                inherited = self._listeners[start.role].fileno()
-            elif start.role == "worker":
-                inherited = os.memfd_create("tidepool-status", os.MFD_CLOEXEC)
-                its.callback(os.close, inherited)
-                os.ftruncate(inherited, mmap.PAGESIZE)
-                status = mmap.mmap(inherited, mmap.PAGESIZE)
-                ours.callback(status.close)
+            channels = self.open_channels(start, ours, its)
+            inherited = channels.inherited if inherited < 0 else inherited
             process = subprocess.Popen(
-                self._command(start, inherited),
+                [*self._command(start), str(inherited), *self._more(start), *more],
                 stdin=subprocess.DEVNULL,
-                stdout=write,
-                stderr=write,
-                env=_environment(start),
+                stdout=channels.write,
+                stderr=channels.write,
+                env=environment_of(start),
                 pass_fds=[inherited] if inherited >= 0 else [],
             )
             ours.callback(process.wait)
             ours.callback(process.kill)
-            if start.share is not None and start.share.affinity is not None:
-                os.sched_setaffinity(process.pid, start.share.affinity)  # it has one thread yet: others will inherit it
-            child = Child(start.peer, start.name, process, os.pidfd_open(process.pid), output, status)
+            bind(process.pid, start.share)  # it has one thread yet: others will inherit it
+            pidfd = os.pidfd_open(process.pid)
             ours.pop_all()
-        self.children[start.peer] = child
+        return self._keep(Child(start.peer, start.name, process, pidfd, channels.output, channels.status))
+
+    def adopt(self, start: Start, process: Adopted, channels: Channels) -> Child:
+        """Take in a worker that a nursery has forked."""
+        return self._keep(Child(start.peer, start.name, process, process.pidfd, channels.output, channels.status))
+
+    def open_channels(self, start: Start, ours: ExitStack, its: ExitStack) -> Channels:
+        """Open what lies between us and a child; `ours` and `its` close the ends. Raises OSError."""
+        output, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        ours.callback(os.close, output)
+        its.callback(os.close, write)
+        os.set_blocking(write, True)
+        inherited, status = -1, None
+        if start.role in self._listeners:
+            inherited = self._listeners[start.role].fileno()
+        elif start.role == "worker":
+            inherited = os.memfd_create("tidepool-status", os.MFD_CLOEXEC)
+            its.callback(os.close, inherited)
+            os.ftruncate(inherited, mmap.PAGESIZE)
+            status = mmap.mmap(inherited, mmap.PAGESIZE)
+            ours.callback(status.close)
+        return Channels(output, write, inherited, status)
+
+    def _keep(self, child: Child) -> Child:
+        self.children[child.token] = child
         return child
 
-    def _command(self, start: Start, inherited: int) -> list[str]:
-        socket_path, server = self._place
+    def _command(self, start: Start) -> list[str]:
         role = start.role if start.environment is None else f"{start.role} with an environment"
-        command = [sys.executable, "-P", "-m", self._modules[role]]
-        command += [socket_path, start.peer, server, str(os.getpid()), str(inherited)]
+        socket_path, server = self._place
+        return [sys.executable, "-P", "-m", self._modules[role], socket_path, start.peer, server, str(os.getpid())]
+
+    def _more(self, start: Start) -> list[str]:
         if start.environment is not None:
-            return [*command, json.dumps(asdict(start.environment))]
-        return command + self._arguments if start.role == "repository" else command
+            return [json.dumps(asdict(start.environment))]
+        return self._arguments if start.role == "repository" else []
 
     def kill(self, token: str) -> None:
         """SIGKILL; the death is reported as any other. One that is dying already dies by its own cause."""
@@ -176,9 +227,11 @@ def describe_exit(status: int) -> str:
     return f"killed by signal {-status}"
 
 
-def _environment(start: Start) -> dict[str, str]:
+def environment_of(start: Start) -> dict[str, str]:
+    """The environment variables of a child."""
     environment = dict(os.environ)
     environment["PYTHONUNBUFFERED"] = "1"
+    environment.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would start a thread with every import
     environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     if start.role in {"http", "grpc"}:
         # The buffers of large messages come from fresh memory each time: huge pages take most of their page faults.
@@ -188,6 +241,12 @@ def _environment(start: Start) -> dict[str, str]:
     if start.share is not None:
         environment |= start.share.variables
     return environment
+
+
+def bind(pid: int, share: Share | None) -> None:
+    """Bind a process to its cores. Raises OSError."""
+    if share is not None and share.affinity is not None:
+        os.sched_setaffinity(pid, share.affinity)
 
 
 def _is_exiting(pid: int) -> bool:

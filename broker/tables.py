@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from broker.loading import phase
 from broker.models import Instance, InstanceState, Model, Version
 
 _WIDEST = 100
@@ -55,7 +56,7 @@ def options(values: Mapping[str, Any]) -> str:
 def progress(found: Mapping[str, Model]) -> str:
     """One line about a start that is under way."""
     versions = [version for model in found.values() for version in model.versions.values()]
-    busy = [i.key for v in versions for i in v.instances if _is_loading(v, i)]
+    busy = [f"{i.key} ({phase(i)})" for v in versions for i in v.instances if _is_loading(v, i)]
     done = sum(1 for v in versions if v.state.value != "LOADING")
     shown = ", ".join(busy[:4]) + (", ..." if len(busy) > 4 else "")
     return f"loading: {done} of {len(versions)} model versions done" + (f", loading {shown}" if busy else "")

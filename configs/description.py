@@ -162,6 +162,7 @@ class ModelDescription:
     environment: Environment | None = None  # of Python models; None: the server's own
     digests: dict[str, str] = field(default_factory=dict)  # by path: `MD5:...` of files that were checked
     is_inferred: bool = False  # there was no configuration
+    load_byte_size: int = field(default=0, compare=False)  # memory that an instance is expected to take to load
 
     def to_wire(self) -> dict[str, Any]:
         """Plain data for msgpack."""

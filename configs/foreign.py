@@ -30,7 +30,6 @@ _THREADS = "Workers and frontends are processes, there is no such thread pool."
 _GPU_MEMORY = "Frameworks allocate GPU and pinned memory themselves, in each worker."
 
 FOREIGN: tuple[Foreign, ...] = (
-    _inert("model_load_thread_count", int, "Every worker loads in its own process, all at once."),
     _inert("model_load_retry_count", int, "A worker that fails to load is restarted with growing pauses.", 0),
     _inert("min_supported_compute_capability", float, "The compute capability of GPUs is not looked at."),
     _inert("enable_peer_access", bool, "GPU workers do not exchange tensors directly.", True),

@@ -97,6 +97,9 @@ class ServerConfig:
     load_model: tuple[str, ...] = _repository(
         (), "Model to load at the start in mode explicit; '*' is all.", form="MODEL"
     )
+    model_load_thread_count: int = _repository(
+        4, "Instances that load at the same time, as long as there is memory for them.", low=1, high=_LARGE
+    )
     model_memory_budget: int = _repository(
         0,
         "Bytes of memory that all models together may take; the least recently used leave for others. 0: no limit.",

@@ -7,6 +7,7 @@ an idle server costs nothing.
 """
 
 import errno
+from array import array
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ INLINE = 1024
 """Tensors of up to this many bytes travel inside the message: that is cheaper than a block."""
 
 Buffer = bytes | bytearray | memoryview
+
+_ALL_SLOTS = array("H", range(SLOTS - 1, -1, -1))
 
 
 class ArenaFull(Exception):
@@ -88,7 +91,7 @@ class _Extent:
         self.region = region
         self.free_bytes = free_bytes
         self.free = FreeList(region.size // PAGE)
-        self.slots = list(range(SLOTS - 1, -1, -1))
+        self.slots = _ALL_SLOTS[:]
         self.reserved = bytearray(-(-region.size // CHUNK))
         self.high = 0  # highest byte in use since the last trim
         self.previous_high = 0

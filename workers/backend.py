@@ -126,8 +126,25 @@ _BACKENDS = {
 }
 
 
+_prepared: dict[str, Callable[[ModelSpec, Host], Backend]] = {}
+
+
+def prepare(backend: str) -> None:
+    """Import a backend with its framework for workers to come; `prepare` of its class, if it has one, does the rest.
+
+    Raises ImportError.
+    """
+    entry = _BACKENDS.get(backend)
+    if entry is None:
+        raise ImportError(backend)
+    cls = _prepared[backend] = getattr(import_module(entry.module), entry.class_name)
+    getattr(cls, "prepare", lambda: None)()
+
+
 def create(model: ModelSpec, host: Host) -> Backend:
-    """The backend that a model names; its framework is imported here, in this worker only. Raises BackendError."""
+    """The backend that a model names; its framework is imported here or in the nursery. Raises BackendError."""
+    if model.backend in _prepared:
+        return _prepared[model.backend](model, host)
     entry = _BACKENDS.get(model.backend) or (_BACKENDS["python"] if model.library.is_file() else None)
     if entry is None:
         raise BackendError(

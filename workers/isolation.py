@@ -38,14 +38,15 @@ class _Fresh(SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
-def make_room(directories: list[str]) -> None:
-    """Hand our top-level names to the user and add `directories` to the module path.
-
-    Nothing of ours can be imported afterwards; what is imported goes on working.
-    """
+def leave_names() -> None:
+    """Hand our top-level names to the user: nothing of ours can be imported afterwards; what is goes on working."""
     for name in list(sys.modules):
         if name.partition(".")[0] in OWN_NAMES:
             del sys.modules[name]
+
+
+def make_room(directories: list[str]) -> None:
+    """Have the names that we leave mean the user's modules, and add `directories` to the module path."""
     sys.meta_path.insert(0, _UserFirst(directories))
     sys.path += directories
 

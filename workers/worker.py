@@ -60,6 +60,7 @@ from workers.keeping import Keeping
 from workers.model import ModelSpec
 from workers.outcome import AGAIN, Again, Outcome
 from workers.outputs import Outputs
+from workers.progress import Progress
 from workers.recorder import Recorder
 from workers.streams import Streams
 from workers.tracer import Tracer
@@ -185,6 +186,7 @@ class Worker:
 
     def _load(self, load: Load) -> None:
         self._verbosity = load.log_verbose
+        progress = Progress(self._connection.send, self._connection.flush)
         try:
             if self._refusal:
                 raise BackendError(ErrorCode.INTERNAL, self._refusal)
@@ -194,9 +196,12 @@ class Worker:
             integrity.check(Path(load.model_directory), load.version, digests)
             model = ModelSpec.from_load(load)
             self._backend = create(model, self._host)
+            progress.enter("load")
             interface = self._backend.load()
             self._states = self._streams.states = states.create(model, interface.max_batch_size(model))
-            for sample in warmup.samples(model, interface):
+            for number, sample in enumerate(warmup.samples(model, interface)):
+                if number == 0:
+                    progress.enter("warm-up")
                 warmup.run(sample, self._backend, self._streams, self._connection.send)
         except BackendError as error:
             self._connection.send(LoadFailed(error.code, str(error)))
@@ -211,6 +216,7 @@ class Worker:
             self._check = interface.check
             if self._check is not None:
                 self._connection.share()  # it is asked while the model executes, too
+            progress.end()
             loaded = Loaded(interface.inputs, interface.outputs, dict(interface.config), self._check is not None)
             self._connection.send(loaded)
 

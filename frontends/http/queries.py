@@ -6,6 +6,7 @@ from aiohttp import web
 
 from broker.messages import (
     ErrorCode,
+    GetLoading,
     GetModelConfig,
     GetModelMetadata,
     GetModelReady,
@@ -36,6 +37,11 @@ async def server_ready(call: Call) -> web.Response:
         return health(await _is_ready(call, "ready"))
     answer = await _ask_server(call, is_verbose=True)
     return document(answer, 200 if answer["ready"] else 400)
+
+
+async def loading(call: Call) -> web.Response:
+    """The instances that are on their way to be ready, and how far each is."""
+    return document(await call.ask(GetLoading))
 
 
 async def _is_ready(call: Call, kind: str) -> bool:

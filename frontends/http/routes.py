@@ -36,6 +36,7 @@ ROUTES = (
     Route(r"/v2", "metadata", {"GET": queries.server_metadata}),
     Route(r"/v2/health/live", "health", {"GET": queries.server_live}),
     Route(r"/v2/health/ready", "health", {"GET": queries.server_ready}),
+    Route(r"/v2/health/loading", "health", {"GET": queries.loading}),
     Route(_MEMORY + "/status", "shared-memory", {"GET": regions.status}),
     Route(_MEMORY + "/register", "shared-memory", {"POST": regions.register}),
     Route(_MEMORY + "/unregister", "shared-memory", {"POST": regions.unregister}),

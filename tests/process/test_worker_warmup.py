@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from broker.messages import ErrorCode, Loaded, LoadFailed, Responded, WarmedUp
+from broker.messages import ErrorCode, Loaded, LoadFailed, LoadProgress, Responded, WarmedUp
 from tests.support.worker import FakeBroker, tensor, write_model
 
 SOURCE = """
@@ -114,3 +114,15 @@ def test_a_backend_of_arrays(tmp_path: Path) -> None:
     with FakeBroker() as broker:
         broker.loaded("identity", tmp_path, config(("a", 4, 1)))
         assert [message.requests for message in broker.seen if isinstance(message, WarmedUp)] == [4]
+
+
+def test_it_is_a_phase_of_the_load(tmp_path: Path) -> None:
+    with FakeBroker() as broker:
+        broker.loaded("python", write_model(tmp_path, "m", SOURCE), config(("a", 1, 1), ("b", 1, 1)))
+        told = [message for message in broker.seen if isinstance(message, LoadProgress)]
+        assert [message.phase for message in told] == ["load", "warm-up", "ready"]
+        assert told[-1].byte_size > 0
+    with FakeBroker() as broker:
+        broker.loaded("identity", write_model(tmp_path, "i", SOURCE), config())
+        told = [message for message in broker.seen if isinstance(message, LoadProgress)]
+        assert [message.phase for message in told] == ["load", "ready"]

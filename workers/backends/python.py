@@ -48,6 +48,11 @@ class PythonBackend:
         self._is_iterative = bool(model.config.get("sequence_batching", {}).get("iterative_sequence"))
         self._coroutines = Coroutines()
 
+    @staticmethod
+    def prepare() -> None:
+        """In a nursery."""
+        isolation.leave_names()
+
     def load(self) -> Interface:
         """Import the file, complete the configuration, initialize the instance."""
         model = self._model
@@ -59,6 +64,8 @@ class PythonBackend:
         server.connect(self._log, model.instance, str(model.version_directory), self._calls)
         for name in ("triton_python_backend_utils", "c_python_backend_utils"):
             sys.modules[name] = pb_utils
+        if self.__module__ in sys.modules:  # we come out of no nursery
+            isolation.leave_names()
         isolation.make_room([str(path.parent), str(model.directory)] if is_own else [str(path.parent)])
         try:
             began = time.monotonic()

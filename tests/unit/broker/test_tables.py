@@ -27,7 +27,7 @@ def found() -> dict[str, Model]:
     version = Version.create(description("m"), 1)
     kinds = (("KIND_CPU", ""), ("KIND_GPU", "1"), ("KIND_MODEL", ""))
     specs = [InstanceSpec(f"m_0_{n}", kind, device, device, "") for n, (kind, device) in enumerate(kinds)]
-    version.instances = [Instance(spec, version, InstanceState.LOADING) for spec in specs]
+    version.instances = [Instance(spec, version, InstanceState.LOADING, phase="load") for spec in specs]
     version.instances[0].state, version.instances[0].pid = InstanceState.READY, 4711
     failed = Version.create(description("m"), 2)
     failed.state, failed.reason = VersionState.UNAVAILABLE, "no such file"
@@ -65,9 +65,9 @@ def test_options() -> None:
 
 
 def test_progress_names_a_few() -> None:
-    assert tables.progress(found()) == "loading: 1 of 2 model versions done, loading m_0_1, m_0_2"
+    assert tables.progress(found()) == "loading: 1 of 2 model versions done, loading m_0_1 (load), m_0_2 (load)"
     many = found()
     version = many["m"].versions[1]
     version.instances = [Instance(spec, version, InstanceState.STARTING) for spec in instances("m", 9)]
-    assert tables.progress(many).endswith("loading m_0_0, m_0_1, m_0_2, m_0_3, ...")
+    assert tables.progress(many).endswith("loading m_0_0 (start), m_0_1 (start), m_0_2 (start), m_0_3 (start), ...")
     assert tables.progress({}) == "loading: 0 of 0 model versions done"

@@ -119,7 +119,9 @@ class World:
     """The core and everything around it."""
 
     def __init__(self, frontends: dict[str, int] | None = None, **settings: Any) -> None:
-        config = ServerConfig(**{"exit_on_error": False, "exit_timeout_secs": 600, **settings})
+        config = ServerConfig(
+            **{"exit_on_error": False, "exit_timeout_secs": 600, "model_load_thread_count": 1000, **settings}
+        )
         self.core = Core(config, Frontends(frontends or {"http": 1}, {"id": "test"}), 1.7e9)
         self.now = 1000.0
         self.processes: dict[str, Process] = {}
