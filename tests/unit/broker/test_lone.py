@@ -6,7 +6,7 @@ import pytest
 
 from broker.lone import models, repository
 from broker.messages import ModelDescribed, ModelRemoved
-from broker.repository import Watcher
+from broker.watcher import Watcher
 from configs.errors import ConfigError
 from configs.server import ServerConfig, load
 

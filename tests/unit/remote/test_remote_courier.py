@@ -11,11 +11,11 @@ from broker.messages import DescribeModel, Log, Message, ModelConsidered, WatchR
 from broker.remote import courier as couriers
 from broker.remote.courier import Courier
 from broker.remote.events import Arrived, Fetched
-from broker.repository import STILL_LOOKS, Watcher
+from broker.watcher import STILL_LOOKS, Watcher
 from configs.remote import models_directory, parse
 from configs.server import ServerConfig
 from tests.support.remote_source import FakeSource
-from tests.unit.broker.test_repository import CONFIG, description, ensemble, short
+from tests.unit.broker.test_watcher import CONFIG, description, ensemble, short
 
 SECONDS = 30.0
 REMOTE = parse("s3://b/m")

@@ -17,7 +17,7 @@ from broker.messages import (
     RepositoryListed,
     WatchRepository,
 )
-from broker.repository import RESTLESS_LOOKS, STILL_LOOKS, Watcher
+from broker.watcher import RESTLESS_LOOKS, STILL_LOOKS, Watcher
 from configs import server
 from configs.server import ServerConfig
 
