@@ -41,5 +41,5 @@ def parse(message_class: type[Any], data: bytes) -> ProtoMessage:
     """The message in `data`. Raises RequestError."""
     try:
         return message_class.FromString(data)
-    except DecodeError as error:
+    except (DecodeError, UnicodeDecodeError) as error:  # the second of protobuf's implementation in Python
         raise RequestError(ErrorCode.INTERNAL, f"failed to parse the request message: {error}") from None

@@ -106,6 +106,32 @@ def onnxruntime(version: Path, datatypes: Sequence[str]) -> None:
     )
 
 
+def tensorflow(version: Path, datatypes: Sequence[str]) -> None:
+    tf = pytest.importorskip("tensorflow").compat.v1
+    names = {"FP16": "float16", "FP32": "float32", "FP64": "float64", "BF16": "bfloat16", "BYTES": "string"}
+    dims = [None] if "none" in version.parent.name else [None, None]
+    with tf.Graph().as_default(), tf.Session() as session:
+        given = {
+            f"IN__{i}": tf.placeholder(tf.as_dtype(names.get(d, d.lower())), dims) for i, d in enumerate(datatypes)
+        }
+        answered = {name.replace("IN", "OUT"): tf.identity(tensor) for name, tensor in given.items()}
+        tf.saved_model.simple_save(session, str(version / "model.savedmodel"), given, answered)
+
+
+def openvino(version: Path, datatypes: Sequence[str]) -> None:
+    ov, ops = pytest.importorskip("openvino"), pytest.importorskip("openvino.opset14")
+    names = {"BOOL": "boolean", "FP16": "f16", "FP32": "f32", "BF16": "bf16"}
+    dims = [-1] if "none" in version.parent.name else [-1, -1]
+    types = [getattr(ov.Type, names.get(d, d.lower().replace("uint", "u").replace("int", "i"))) for d in datatypes]
+    given = [ops.parameter(dims, kind, name=f"IN__{i}") for i, kind in enumerate(types or [ov.Type.f32])]
+    for i, node in enumerate(given):
+        node.output(0).set_names({f"IN__{i}"})
+    answered = [ops.result(node) for node in given]
+    for i, node in enumerate(answered):
+        node.output(0).set_names({f"OUT__{i}"})
+    ov.save_model(ov.Model(answered, given), version / "model.xml", compress_to_fp16=False)
+
+
 UNKNOWN_TO_TORCH = {
     datatype: f"has datatype {datatype}, which PyTorch models do not take"
     for datatype in ("UINT16", "UINT32", "UINT64")
@@ -115,6 +141,7 @@ KINDS = {
     "python": Kind(python),
     "pytorch": Kind(pytorch, UNKNOWN_TO_TORCH, frozenset({"BYTES"})),
     "onnxruntime": Kind(onnxruntime, alone=frozenset({"BYTES"})),  # its Python cannot take it beside BF16
+    "tensorflow": Kind(tensorflow),
 }
 
 

@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from bench.many_models import MIB, share, write_models
 from tests.support.clients import PROTOCOLS, UNAVAILABLE, Client
-from tests.support.repository import SLEEP, Commands, instances, tensor, write_echo, write_model
+from tests.support.repository import SLEEP, WAIT, Commands, instances, tensor, write_echo, write_model
 from tests.support.server import Server
 from tests.support.waiting import until
 
@@ -152,24 +152,28 @@ def test_memory_stays_within_the_budget_and_no_request_fails(new_server: Callabl
 
 
 def test_requests_in_flight_are_never_cut_and_what_cannot_fit_is_refused(new_server: Callable[..., Server]) -> None:
-    limit = (SIZE + PROCESS_MIB) * MIB
+    limit = 2 * SIZE * MIB
     server = new_server("", ON_DEMAND, f"--model-memory-budget={limit}")
     commands = Commands(server.repository)
-    (small,) = write_models(server.repository, 1, SIZE)
+    first, second = write_models(server.repository, 2, SIZE)
     write_echo(server.repository, "huge", parameter("memory_budget", str(10 * limit)))
 
     def execute() -> int:
         with Client("http", server) as client:
-            return int(client.infer("commands", {"IN": commands.order(SLEEP, 1500)})["OUT"][0])
+            return int(client.infer("commands", {"IN": commands.order(WAIT, 7)})["OUT"][0])
 
     with server, Client("grpc", server) as other:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             answer = pool.submit(execute)
-            until(lambda: commands.executions(SLEEP, 1500), 30, "the request is executed")
-            other.infer(small, {"IN": np.ones(4, np.float32)})
-            assert answer.result() == 1500
-        assert is_resident(server, "commands")
-        until(lambda: server.metric("tidepool_model_unloads", model=small, reason="room"), 30, "the idle one has left")
+            until(lambda: commands.executions(WAIT, 7), 30, "the request is executed")
+            for name in (first, second):
+                other.infer(name, {"IN": np.ones(4, np.float32)})
+            until(
+                lambda: server.metric("tidepool_model_unloads", model=first, reason="room"), 30, "an idle one has left"
+            )
+            assert is_resident(server, "commands")
+            commands.let_go(7)
+            assert answer.result() == 7
         refusal = "it takes 800.0 MiB of memory, and the budget is 80.0 MiB"
         with pytest.raises(InferenceServerException, match=re.escape(refusal)):
             other.infer("huge", QUESTION)

@@ -9,7 +9,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from tests.support.clients import PROTOCOLS, Client
-from tests.support.onnx_graphs import helper, model, onnx, save, unary, upper
+from tests.support.onnx_graphs import helper, library_of_operators, model, onnx, save, unary, upper
 from tests.support.repository import instances, write_model
 from tests.support.server import Server
 from tests.support.waiting import until
@@ -69,7 +69,7 @@ CAUSES = {
 
 def write_upper(repository: Path) -> None:
     """A model that needs a library of operators, which lies beside its configuration."""
-    library = pytest.importorskip("onnxruntime_extensions").get_library_path()
+    library = library_of_operators()
     config = f'model_operations {{ op_library_filename: "operators.so" }}\n{instances(1)}'
     directory = write_model(repository, "upper", config)
     shutil.copyfile(library, directory / "operators.so")

@@ -49,12 +49,13 @@ def write_sums(
 
 def write_running(repository: Path, backend: str) -> None:
     """A model whose state the server keeps; it starts with 100."""
+    answer, after = ("SUM__0", "NEXT__1") if backend == "pytorch" else ("SUM", "NEXT")
     state = (
-        'sequence_batching { state [ { input_name: "TOTAL" output_name: "NEXT" data_type: TYPE_INT32 dims: [ 1 ] '
+        f'sequence_batching {{ state [ {{ input_name: "TOTAL" output_name: "{after}" data_type: TYPE_INT32 dims: [ 1 ] '
         'initial_state { name: "hundred" data_type: TYPE_INT32 dims: [ 1 ] data_file: "hundred" } } ] }\n'
     )
     value = tensor("VALUE", "TYPE_INT32", "[ 1 ]")
-    io = f"input [ {value} ]\noutput [ {tensor('SUM', 'TYPE_INT32', '[ 1 ]')} ]\n"
+    io = f"input [ {value} ]\noutput [ {tensor(answer, 'TYPE_INT32', '[ 1 ]')} ]\n"
     config = f'backend: "{backend}"\nmax_batch_size: 2\n{io}{state}{instances(1)}\n'
     directory = write_model(repository, f"running_{backend}", config, "running" if backend == "python" else "")
     (directory / "initial_state").mkdir()
@@ -239,13 +240,14 @@ def test_a_sequence_does_not_wait_for_longer_than_its_timeout(calls: Callable[..
 @pytest.mark.parametrize("backend", ["python", "onnxruntime", "pytorch"])
 def test_the_server_keeps_the_state_of_each_sequence(calls: Callable[..., Caller], backend: str) -> None:
     call = calls("grpc", f"running_{backend}")
-    assert call(1, 1, start=True) == {"SUM": 101}, "and NEXT is the server's own"
-    assert call(5, 2, start=True) == {"SUM": 105}
-    assert call(1, 1) == {"SUM": 102}
-    assert call(5, 2, end=True) == {"SUM": 110}
-    assert call(7, 1, start=True) == {"SUM": 107}, "a start resets the state"
-    assert call(0, 1, end=True) == {"SUM": 107}
-    assert call(0, 3, start=True, end=True) == {"SUM": 100}
+    name = "SUM__0" if backend == "pytorch" else "SUM"
+    assert call(1, 1, start=True) == {name: 101}, "and the state is the server's own"
+    assert call(5, 2, start=True) == {name: 105}
+    assert call(1, 1) == {name: 102}
+    assert call(5, 2, end=True) == {name: 110}
+    assert call(7, 1, start=True) == {name: 107}, "a start resets the state"
+    assert call(0, 1, end=True) == {name: 107}
+    assert call(0, 3, start=True, end=True) == {name: 100}
 
 
 def test_an_iterative_request_takes_as_many_executions_as_its_model_wants(server: Server) -> None:

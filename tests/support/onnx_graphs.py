@@ -1,5 +1,6 @@
 """ONNX models for tests; importing this skips the test where `onnx` is not installed."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,4 +49,13 @@ def save(made: Any, version: Path) -> Path:
     version.mkdir(parents=True, exist_ok=True)
     path = version / "model.onnx"
     onnx.save(made, path)
+    return path
+
+
+def library_of_operators() -> Path:
+    """That of onnxruntime-extensions, without its package, which makes all processes use protobuf in Python."""
+    spec = find_spec("onnxruntime_extensions")
+    if spec is None or spec.origin is None:
+        pytest.skip("onnxruntime-extensions is not installed")
+    (path,) = Path(spec.origin).parent.glob("_extensions_pydll*.so")
     return path

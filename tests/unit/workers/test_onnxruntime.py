@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from broker.messages import ErrorCode, Item
-from tests.support.onnx_graphs import Shape, TensorProto, helper, model, onnx, save, upper
+from tests.support.onnx_graphs import Shape, TensorProto, helper, library_of_operators, model, onnx, save, upper
 from tests.support.onnx_graphs import unary as graph
 from tests.unit.workers.support import arrays, host, ref, request, run, spec, tensor
 from workers.backend import IO, Interface, Room
@@ -333,7 +333,7 @@ def operators(*names: str | Path) -> dict[str, Any]:
 
 
 def test_a_library_of_operators(tmp_path: Path) -> None:
-    path = Path(pytest.importorskip("onnxruntime_extensions").get_library_path())
+    path = library_of_operators()
     with pytest.raises(BackendError, match=r"ai\.onnx\.contrib"):
         load(tmp_path, upper(), {})
     shutil.copyfile(path, tmp_path / "libours.so")
