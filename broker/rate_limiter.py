@@ -1,8 +1,9 @@
 """The rate limiter: whose turn it is to execute while the resources that instance groups name are short. Pure.
 
-Of the instances that could execute the one with the fewest executions, times its priority, has the first claim, as in
-Triton. But one that claims what is taken holds up only those that need the same, and who had nothing to do has saved up
-no turns: turns are counted from where those are who share its resources, directly or by way of others.
+Of the instances that could execute the one with the fewest executions, times its priority, has the first claim, its
+next one counted, as in Triton; of two with the same claim the more urgent one. But one that claims what is taken
+holds up only those that need the same, and who had nothing to do has saved up no turns: turns are counted from where
+those are who share its resources, directly or by way of others.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,8 @@ from configs.rate_limit import Supply
 
 Key: TypeAlias = tuple[str, int | None]
 """A resource's name and device; None: what all devices share."""
+Turn: TypeAlias = tuple[int, int]
+"""When an execution would be paid for, and the priority that decides between equals."""
 
 
 class Unsatisfiable(Exception):
@@ -29,7 +32,7 @@ class RateLimiter:
         self._needs: dict[Version, dict[Key, int]] = {}
         self._capacity: dict[Key, int] = {}
         self._executing: set[Instance] = set()  # and some that have just finished
-        self._waiting: dict[Version, int] = {}  # with work, an idle instance and no resources: since which turn
+        self._waiting: dict[Version, Turn] = {}  # with work, an idle instance and no resources: until which turn
         self._shared: dict[Key, frozenset[Key]] = {}  # the resources whose turns are counted together
         self._clock: dict[Key, int] = {}  # the latest turn that was taken
 
@@ -109,18 +112,19 @@ class RateLimiter:
         return self._executing
 
     def took(self, instance: Instance) -> None:
-        """An instance that was picked executes: its next turn comes the later the larger its priority is."""
+        """An instance that was picked executes: it comes the later the next time the larger its priority is."""
         turn = self._waiting.pop(instance.version, self._turn_of(instance))
         if not instance.spec.resources:
             return
         self._executing.add(instance)
-        instance.turn = max(instance.turn, turn) + instance.spec.priority
+        instance.turn = max(instance.turn, turn[0])
         for needed in _needs(instance.spec):
             for key in self._shared.get(needed, ()):
-                self._clock[key] = max(self._clock[key], turn)
+                self._clock[key] = max(self._clock[key], turn[0] - instance.spec.priority)
 
-    def _turn_of(self, instance: Instance) -> int:
-        return max([instance.turn, *(self._clock.get(key, 0) for key in _needs(instance.spec))])
+    def _turn_of(self, instance: Instance) -> Turn:
+        priority = instance.spec.priority
+        return max([instance.turn, *(self._clock.get(key, 0) for key in _needs(instance.spec))]) + priority, priority
 
     def waiting(self) -> list[Version]:
         """The versions that wait for resources, by their turns."""
@@ -128,7 +132,7 @@ class RateLimiter:
             del self._waiting[version]
         return sorted(self._waiting, key=self._waiting.__getitem__)
 
-    def _ahead_of(self, version: Version, turn: int, now: float) -> list[Instance]:
+    def _ahead_of(self, version: Version, turn: Turn, now: float) -> list[Instance]:
         """Those that have waited for an earlier turn; nobody where a model has called: they may wait for that one."""
         if version.calls:
             return []

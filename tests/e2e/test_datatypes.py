@@ -118,20 +118,6 @@ def tensorflow(version: Path, datatypes: Sequence[str]) -> None:
         tf.saved_model.simple_save(session, str(version / "model.savedmodel"), given, answered)
 
 
-def openvino(version: Path, datatypes: Sequence[str]) -> None:
-    ov, ops = pytest.importorskip("openvino"), pytest.importorskip("openvino.opset14")
-    names = {"BOOL": "boolean", "FP16": "f16", "FP32": "f32", "BF16": "bf16"}
-    dims = [-1] if "none" in version.parent.name else [-1, -1]
-    types = [getattr(ov.Type, names.get(d, d.lower().replace("uint", "u").replace("int", "i"))) for d in datatypes]
-    given = [ops.parameter(dims, kind, name=f"IN__{i}") for i, kind in enumerate(types or [ov.Type.f32])]
-    for i, node in enumerate(given):
-        node.output(0).set_names({f"IN__{i}"})
-    answered = [ops.result(node) for node in given]
-    for i, node in enumerate(answered):
-        node.output(0).set_names({f"OUT__{i}"})
-    ov.save_model(ov.Model(answered, given), version / "model.xml", compress_to_fp16=False)
-
-
 UNKNOWN_TO_TORCH = {
     datatype: f"has datatype {datatype}, which PyTorch models do not take"
     for datatype in ("UINT16", "UINT32", "UINT64")

@@ -47,7 +47,7 @@ CONFIGURATIONS = {
     ),
     "decoupled": Configuration(("add_sub", "repeat")),
     "fragile": Configuration(("dies",)),
-    "queues": Configuration(("delaying", "impatient", "ranked", "short_queue")),
+    "queues": Configuration(("delaying", "impatient", "ranked", "short_queue", "turns")),
     "batches": Configuration(("gathered", "in_order", "uneven", "warmed")),
     "calls": Configuration(
         ("caller", "counted_hits", "doubler", "gatherer", "numbered", "outer", "repeat", "repeat_pipeline"),

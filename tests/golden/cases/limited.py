@@ -1,19 +1,25 @@
 """The rate limiter: models that share a resource."""
 
-from typing import Any
+from tests.golden.build import get, infer, one, tensor
+from tests.golden.scenario import Http, Pause, Scenario, Step
 
-from tests.golden.build import get, int32, one, proto_infer, proto_tensor, stream
-from tests.golden.scenario import Scenario
+NEXT = Pause(0.02)
+"""Long enough for the order of requests on different connections."""
 
 
-def message(model: str, milliseconds: int) -> Any:
-    """A request that takes so long."""
-    tensors = [proto_tensor("MILLISECONDS", "INT32", [1, 1])]
-    return proto_infer(model, tensors, [int32(milliseconds)], id=f"{model} {milliseconds}")
+def ask(model: str, milliseconds: int) -> Http:
+    """A request that takes so long, which the next step does not wait for."""
+    inputs = [tensor("MILLISECONDS", "INT32", [1, 1], [milliseconds])]
+    return infer(model, {"id": f"{model} {milliseconds}", "inputs": inputs})._replace(is_background=True)
+
+
+def in_turn(*requests: tuple[str, int]) -> tuple[Step, ...]:
+    """These come one after the other, the first of them while nobody executes."""
+    return tuple(step for request in requests for step in (ask(*request), NEXT))
 
 
 SCENARIOS: list[Scenario] = [
     one("config", get("/v2/models/holder/config")),
-    one("one resource", stream(message("holder", 300), message("waiter", 1))),
-    one("by turns", stream(*[message("waiter", n) for n in (300, 1, 2)], message("hurried", 3), message("hurried", 4))),
+    one("one resource", *in_turn(("holder", 300), ("waiter", 1))),
+    one("by priority", *in_turn(("holder", 400), ("waiter", 1), ("waiter", 2), ("hurried", 3), ("hurried", 4))),
 ]

@@ -38,6 +38,15 @@ def full(model: str) -> tuple[Step, ...]:
     return (http(model, 1500, is_background=True), SETTLED, http(model, 2, is_background=True), SETTLED)
 
 
+def turns(*requests: tuple[int, int]) -> tuple[Step, ...]:
+    """Requests by milliseconds and priority, one after the other, that wait for the same model."""
+    return tuple(
+        step
+        for milliseconds, priority in requests
+        for step in (http("turns", milliseconds, is_background=True, priority=priority), Pause(0.02))
+    )
+
+
 SCENARIOS: list[Scenario] = [
     *[
         one(f"config of {model}", get(f"/v2/models/{model}/config"))
@@ -56,6 +65,10 @@ SCENARIOS: list[Scenario] = [
     one(
         "priority",
         *behind(http("ranked", 300, is_background=True), http("ranked", 1, priority=1), grpc("ranked", 2, priority=2)),
+    ),
+    one(
+        "priority order",
+        *behind(http("turns", 400, is_background=True), *turns((1, 2), (2, 0), (3, 1), (4, 2), (5, 1))),
     ),
     one("priority_beyond", http("ranked", 1, priority=9)),
     one("priority_zero", grpc("ranked", 1, priority=0)),
