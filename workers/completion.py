@@ -39,16 +39,20 @@ def declared(found: Mapping[str, Any], key: str) -> tuple[IO, ...]:
 def batching(model: ModelSpec, can_batch: bool) -> dict[str, Any]:
     """`max_batch_size`, and the dynamic batcher where no scheduler is chosen; `can_batch`: the first dimension of every
     input and output is of any size. Raises BackendError."""
+    if can_batch:
+        return sized(model, model.max_batch_size or _default_max_batch_size(model))
+    if model.max_batch_size:
+        raise BackendError(
+            ErrorCode.INVALID_ARG,
+            f"autofill failed for model '{model.name}': model does not support batching while non-zero "
+            "max_batch_size is specified",
+        )
+    return {}
+
+
+def sized(model: ModelSpec, size: int) -> dict[str, Any]:
+    """The same for batches of up to `size`, where that is known."""
     found: dict[str, Any] = {}
-    if not can_batch:
-        if model.max_batch_size:
-            raise BackendError(
-                ErrorCode.INVALID_ARG,
-                f"autofill failed for model '{model.name}': model does not support batching while non-zero "
-                "max_batch_size is specified",
-            )
-        return found
-    size = model.max_batch_size or _default_max_batch_size(model)
     if size != model.max_batch_size:
         found["max_batch_size"] = size
     if size > 1 and not any(scheduler in model.config for scheduler in _SCHEDULERS):

@@ -7,9 +7,8 @@ tensors). Execution contexts belong to a profile.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from broker.messages import ErrorCode
-from workers.completion import is_wanted
-from workers.errors import BackendError
+from workers.backends.signature import refuse, unexpected
+from workers.completion import is_wanted, sized
 from workers.model import ModelSpec, TensorSpec, data_type_of
 
 DATATYPES = {
@@ -98,18 +97,14 @@ def complete(model: ModelSpec, engine: Engine) -> dict[str, Any]:
     """What the engine completes in the configuration, in its JSON form. Raises BackendError."""
     largest = max_batch_size(engine)
     if model.max_batch_size > largest:
-        raise _refused(
+        raise refuse(
             f"autofill failed for model '{model.name}': configuration specified max-batch {model.max_batch_size} but "
             f"TensorRT engine only supports max-batch {largest}"
         )
     if not is_wanted(model) or (model.inputs and model.outputs):
         return {}
-    found: dict[str, Any] = {}
     size = model.max_batch_size or largest
-    if size != model.max_batch_size:
-        found["max_batch_size"] = size
-    if size > 1 and not {"dynamic_batching", "sequence_batching"} & model.config.keys():
-        found["dynamic_batching"] = {}
+    found = sized(model, size)
     for key, has_them, tensors in (
         ("input", model.inputs, engine.inputs),
         ("output", model.outputs, engine.outputs),
@@ -145,26 +140,24 @@ def check(model: ModelSpec, engine: Engine) -> None:
             _check_tensor(model, what, spec, by_name)
     missing = sorted({tensor.name for tensor in engine.inputs} - {spec.name for spec in model.fed})
     if missing:
-        raise _refused(f"model '{model.name}' does not configure the engine's input(s) {', '.join(missing)}")
+        raise refuse(f"model '{model.name}' does not configure the engine's input(s) {', '.join(missing)}")
     for tensor in engine.tensors:
         if not tensor.datatype:
-            raise _refused(f"model '{model.name}': '{tensor.name}' has a datatype that requests cannot carry")
+            raise refuse(f"model '{model.name}': '{tensor.name}' has a datatype that requests cannot carry")
 
 
 def _check_tensor(model: ModelSpec, what: str, spec: TensorSpec, by_name: Mapping[str, EngineTensor]) -> None:
     tensor = by_name.get(spec.name)
     if tensor is None:
-        raise _refused(
-            f"unexpected inference {what} '{spec.name}', allowed {what}s are: {', '.join(sorted(by_name)) or 'none'}"
-        )
+        raise unexpected(what, spec.name, sorted(by_name))
     if spec.datatype != tensor.datatype:
-        raise _refused(
+        raise refuse(
             f"unexpected datatype {spec.data_type} for inference {what} '{spec.name}', expecting "
             f"{data_type_of(tensor.datatype)}"
         )
     own = _own_dims(tensor, model.max_batch_size > 0)
     if len(own) != len(spec.dims) or any(-1 not in (a, b) and a != b for a, b in zip(own, spec.dims, strict=True)):
-        raise _refused(
+        raise refuse(
             f"model '{model.name}', tensor '{spec.name}': the model expects {len(own)} dimensions (shape {list(own)}) "
             f"but the model configuration specifies {len(spec.dims)} dimensions (shape {list(spec.dims)})"
         )
@@ -178,7 +171,7 @@ def profiles_of(model: ModelSpec, engine: Engine) -> tuple[Profile, ...]:
     chosen = []
     for text in group.get("profile") or ["0"]:
         if not text.isdecimal() or int(text) >= len(engine.profiles):
-            raise _refused(
+            raise refuse(
                 f"instance '{model.instance}' asks for optimization profile '{text}', the engine of model "
                 f"'{model.name}' has the profiles 0 to {len(engine.profiles) - 1}"
             )
@@ -198,7 +191,7 @@ def pick(profiles: Sequence[Profile], given: Mapping[str, Shape]) -> Profile:
             for p in profiles
         )
         asked = ", ".join(f"{name} {list(shape)}" for name, shape in given.items())
-        raise _refused(f"no optimization profile takes the request: {asked}; there are: {shown}")
+        raise refuse(f"no optimization profile takes the request: {asked}; there are: {shown}")
     return min(fitting, key=lambda p: sum(p.ranges[name].distance(shape) for name, shape in given.items()))
 
 
@@ -220,7 +213,3 @@ def graph_batches(model: ModelSpec) -> frozenset[int]:
 def plugins(model: ModelSpec) -> list[str]:
     """The libraries of plugins that `--backend-config=tensorrt,plugins="a.so;b.so"` names."""
     return [path for path in model.settings.get("plugins", "").strip('"').split(";") if path]
-
-
-def _refused(text: str) -> BackendError:
-    return BackendError(ErrorCode.INVALID_ARG, text)
