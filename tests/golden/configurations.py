@@ -5,6 +5,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 MODELS = Path(__file__).parent / "models"
+CODE = {
+    "counted_hits": "numbered",
+    "holder": "turns",
+    "hurried": "turns",
+    "in_order": "gathered",
+    "oldest_sums": "sums",
+    "outer": "caller",
+    "uneven": "gathered",
+    "waiter": "turns",
+}
+"""Models that are others in another configuration, by whose code they have."""
 
 
 class Configuration(NamedTuple):
@@ -19,6 +30,10 @@ class Configuration(NamedTuple):
         repository.mkdir(parents=True, exist_ok=True)
         for model in self.models:
             shutil.copytree(MODELS / model, repository / model, ignore=shutil.ignore_patterns("__pycache__"))
+            if model in CODE:
+                shutil.copytree(
+                    MODELS / CODE[model] / "1", repository / model / "1", ignore=shutil.ignore_patterns("__pycache__")
+                )
         return repository
 
     def flags_in(self, directory: Path) -> list[str]:
