@@ -118,11 +118,6 @@ class Stream:
         self._is_answered = False  # the broker has been sent the last
         self.is_cancelled = False
 
-    @property
-    def is_closed(self) -> bool:
-        """The model will send nothing more."""
-        return self._is_closed
-
     def send(self, outcome: Outcome | None, is_last: bool) -> None:
         """Send a response, or (None) only the end. What nobody waits for any more is dropped. Raises SendRefused."""
         with self._streams.lock:
